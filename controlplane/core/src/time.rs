@@ -1,0 +1,51 @@
+//! A point in time, as a number that the caller supplies.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+pub use std::time::Duration;
+
+/// Time since an origin that the caller chose (the start of the daemon, or of a simulation). Monotonic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(Duration);
+
+impl Instant {
+    /// The origin.
+    pub const ZERO: Instant = Instant(Duration::ZERO);
+
+    /// The instant `since_origin` after the origin.
+    pub const fn from_origin(since_origin: Duration) -> Self {
+        Instant(since_origin)
+    }
+
+    /// Time since the origin.
+    pub const fn since_origin(self) -> Duration {
+        self.0
+    }
+
+    /// Time from `earlier` to this instant; zero if `earlier` is later.
+    pub const fn saturating_since(self, earlier: Instant) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Instant;
+
+    fn add(self, delay: Duration) -> Instant {
+        Instant(self.0.saturating_add(delay))
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+
+    fn sub(self, earlier: Instant) -> Duration {
+        self.saturating_since(earlier)
+    }
+}
+
+impl fmt::Display for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}s", self.0.as_secs_f64())
+    }
+}

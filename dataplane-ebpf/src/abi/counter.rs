@@ -1,0 +1,93 @@
+//! `counters`: what became of each packet. Every drop has a name.
+
+/// Name of the map: per-CPU array, [`Counter`] as `u32` -> packets (`u64`).
+pub const NAME: &str = "counters";
+
+/// Room for reasons yet to come without a change of layout.
+pub const MAX_ENTRIES: u32 = 64;
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $index:literal, $name:literal;)+) => {
+        /// What became of a packet.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $variant = $index,)+
+        }
+
+        impl Counter {
+            /// All counters, in the order of their index.
+            pub const ALL: &'static [Counter] = &[$(Counter::$variant),+];
+
+            /// Stable name, as diagnostics and metrics print it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Counter::$variant => $name,)+ }
+            }
+
+            /// What it means, in a sentence.
+            pub const fn description(self) -> &'static str {
+                match self { $(Counter::$variant => concat!($($doc),+),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// sent to another node in VXLAN
+    Encapsulated = 0, "encapsulated";
+    /// taken out of VXLAN and delivered to a local endpoint
+    Delivered = 1, "delivered";
+    /// delivered between two endpoints of this node
+    DeliveredLocally = 2, "delivered_locally";
+    /// ARP request answered from the maps
+    ArpAnswered = 3, "arp_answered";
+    /// new connection through a virtual IP
+    FlowCreated = 4, "flow_created";
+    /// VXLAN of a VNI that is not weft's, passed on untouched
+    PassedForeignVni = 5, "passed_foreign_vni";
+    /// dropped: the interface it came from has no attachment yet
+    DropNotAttached = 16, "drop_not_attached";
+    /// dropped: shorter than its headers say
+    DropTruncated = 17, "drop_truncated";
+    /// dropped: neither IPv4 nor ARP
+    DropUnknownProtocol = 18, "drop_unknown_protocol";
+    /// dropped: source address or MAC is not the endpoint's own
+    DropSpoofedSource = 19, "drop_spoofed_source";
+    /// dropped: ARP for an address that nobody on the network has
+    DropUnknownArpTarget = 20, "drop_unknown_arp_target";
+    /// dropped: ARP that is no request for an IPv4 address
+    DropUnexpectedArp = 21, "drop_unexpected_arp";
+    /// dropped: broadcast or multicast, which the overlay does not carry
+    DropMulticast = 22, "drop_multicast";
+    /// dropped: destination is neither a peer, a local endpoint nor a virtual IP
+    DropUnknownDestination = 23, "drop_unknown_destination";
+    /// dropped: the virtual IP has no backend
+    DropNoBackend = 24, "drop_no_backend";
+    /// dropped: the virtual IP balances TCP and UDP only
+    DropVipProtocol = 25, "drop_vip_protocol";
+    /// dropped: fragment to or from a virtual IP, whose ports are not in it
+    DropVipFragment = 26, "drop_vip_fragment";
+    /// dropped: the underlay has no route to the VTEP
+    DropNoRoute = 27, "drop_no_route";
+    /// dropped: does not fit the path to the VTEP
+    DropTooBig = 28, "drop_too_big";
+    /// dropped: the kernel refused to grow or shrink the packet
+    DropAdjustRoom = 29, "drop_adjust_room";
+    /// dropped: VXLAN for an address that no endpoint of this node has
+    DropNoEndpoint = 30, "drop_no_endpoint";
+    /// dropped: VXLAN whose inner source does not live behind the VTEP that sent it
+    DropUnknownPeer = 31, "drop_unknown_peer";
+    /// dropped: VXLAN header without a valid VNI (RFC 7348 section 5)
+    DropBadVxlan = 32, "drop_bad_vxlan";
+    /// dropped: inner frame out of VXLAN is not IPv4
+    DropInnerProtocol = 33, "drop_inner_protocol";
+    /// dropped: the flow table refused the new connection
+    DropFlowTableFull = 34, "drop_flow_table_full";
+}
+
+impl Counter {
+    /// Whether it counts packets that were dropped.
+    pub const fn is_drop(self) -> bool {
+        self as u32 >= 16
+    }
+}

@@ -1,0 +1,23 @@
+//! `endpoints`: the endpoints of this node.
+
+use super::map_type;
+
+/// Name of the map: hash, [`OverlayAddress`](super::OverlayAddress) -> [`Endpoint`].
+pub const NAME: &str = "endpoints";
+
+/// As many as `attachments`: each endpoint stands in both.
+pub const MAX_ENTRIES: u32 = super::attachment::MAX_ENTRIES;
+
+/// A local endpoint: where a packet for its address is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct Endpoint {
+    /// Index of the host-side veth.
+    pub ifindex: u32,
+    /// MAC of the container-side veth.
+    pub mac: [u8; 6],
+    /// Always zero.
+    pub padding: [u8; 2],
+}
+
+map_type!(Endpoint, 12);

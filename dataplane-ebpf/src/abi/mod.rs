@@ -1,0 +1,122 @@
+//! Map keys, values, names and limits: everything that crosses the kernel line exists once, here.
+//!
+//! Addresses and ports are byte arrays in network order; other integers are in the host's order and explicitly padded.
+//! Sizes are pinned at compile time, because the kernel compares keys byte by byte, padding included.
+
+pub mod attachment;
+pub mod backend;
+pub mod counter;
+pub mod endpoint;
+pub mod flow;
+pub mod network;
+pub mod node;
+pub mod peer;
+pub mod service;
+
+pub use attachment::Attachment;
+pub use backend::{Backend, BackendKey};
+pub use counter::Counter;
+pub use endpoint::Endpoint;
+pub use flow::{Flow, FlowKey};
+pub use network::Network;
+pub use node::Node;
+pub use peer::Peer;
+pub use service::Service;
+
+/// Raised whenever a map's key or value changes its bytes or its meaning. The object and the daemon must agree on it.
+pub const ABI_VERSION: u32 = 1;
+
+/// The IANA port of VXLAN (RFC 7348 section 5), the default of `data-path-port`.
+pub const VXLAN_PORT: u16 = 4789;
+
+/// Names of the programs in the object.
+pub mod program {
+    /// TC ingress of an endpoint's host-side veth: out of a container, into the overlay.
+    pub const OVERLAY_EGRESS: &str = "overlay_egress";
+    /// TC ingress of the uplink: out of the overlay, into a container.
+    pub const OVERLAY_INGRESS: &str = "overlay_ingress";
+}
+
+/// Names of the read-only globals that the loader sets before loading.
+pub mod global {
+    /// `u16`: UDP port of the data path, host order.
+    pub const DATA_PATH_PORT: &str = "DATA_PATH_PORT";
+}
+
+/// A type whose value is its bytes: fixed layout, no padding, every bit pattern valid.
+///
+/// Sealed by [`map_type!`], which is the only place that argues why the byte views are sound.
+pub trait MapType: Copy + 'static {
+    /// The value as the kernel stores it.
+    fn as_bytes(&self) -> &[u8];
+    /// Reads a value from exactly `size_of::<Self>()` bytes; `None` on any other length.
+    fn from_bytes(bytes: &[u8]) -> Option<Self>;
+}
+
+/// Implements [`MapType`] (and, with feature `user`, `aya::Pod`) for a type and pins its size.
+macro_rules! map_type {
+    ($type:ty, $size:expr) => {
+        const _: () = assert!(core::mem::size_of::<$type>() == $size);
+
+        #[allow(unsafe_code)]
+        impl $crate::abi::MapType for $type {
+            fn as_bytes(&self) -> &[u8] {
+                // SAFETY: the type is `repr(C)` or an integer, without padding (its size is the sum of its fields, checked
+                // above), so every byte is initialised. Needed because the map system calls take bytes.
+                unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast::<u8>(), $size) }
+            }
+
+            fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                if bytes.len() != $size {
+                    return None;
+                }
+                // SAFETY: the length was checked, every bit pattern is a valid value, and the read does not need alignment.
+                // Needed because the map system calls give bytes.
+                Some(unsafe { core::ptr::read_unaligned(bytes.as_ptr().cast::<Self>()) })
+            }
+        }
+
+        #[cfg(feature = "user")]
+        #[allow(unsafe_code)]
+        // SAFETY: same argument as for `MapType`: no padding, every bit pattern valid.
+        unsafe impl aya::Pod for $type {}
+    };
+}
+pub(crate) use map_type;
+
+impl MapType for u32 {
+    fn as_bytes(&self) -> &[u8] {
+        let this: *const u32 = self;
+        // SAFETY: an integer has no padding. Needed because the map system calls take bytes.
+        #[allow(unsafe_code)]
+        unsafe {
+            core::slice::from_raw_parts(this.cast::<u8>(), 4)
+        }
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(u32::from_ne_bytes)
+    }
+}
+
+impl MapType for [u8; 4] {
+    fn as_bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok()
+    }
+}
+
+/// An address inside one overlay: the key of everything that is looked up by "who is this?".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct OverlayAddress {
+    /// VXLAN network identifier, 24 bits (RFC 7348 section 5).
+    pub vni: u32,
+    /// IPv4 address, network order.
+    pub ip: [u8; 4],
+}
+
+map_type!(OverlayAddress, 8);
