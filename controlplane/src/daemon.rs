@@ -1,1 +1,237 @@
-//! Being written.
+//! The daemon: one task that owns all state, and the messages that others send it.
+
+use crate::netns::NetnsSpec;
+use std::net::{IpAddr, Ipv4Addr};
+use tokio::sync::{mpsc, oneshot};
+use weft_core::cluster;
+use weft_core::id::{EndpointId, MacAddress, NetworkId};
+
+/// Where an answer goes.
+pub type ReplyTo<T> = oneshot::Sender<T>;
+
+/// How many commands may wait for the daemon. Each is one request of a user or a socket; when it is full, senders wait.
+pub const COMMAND_QUEUE: usize = 1024;
+
+/// Why a command was refused: one line for the user, and which HTTP status fits it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// What kind of refusal.
+    pub kind: RefusedKind,
+    /// One line that names the thing, the value and what would be right.
+    pub message: String,
+}
+
+/// Kinds of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedKind {
+    /// The request itself is wrong (HTTP 400).
+    Invalid,
+    /// The thing does not exist (HTTP 404).
+    NotFound,
+    /// The thing is in use or exists already (HTTP 409).
+    Conflict,
+    /// The node is not in a cluster, or the manager is away (HTTP 503).
+    Unavailable,
+    /// The kernel or the disk refused (HTTP 500).
+    Failed,
+}
+
+/// A request to connect a namespace to a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connect {
+    /// Id, name or unique id prefix.
+    pub network: String,
+    /// The namespace.
+    pub netns: NetnsSpec,
+    /// Name of the endpoint, as DNS answers it.
+    pub name: String,
+    /// The service that it is a task of.
+    pub service: Option<String>,
+    /// Further names.
+    pub aliases: Vec<String>,
+    /// A certain address.
+    pub ip: Option<Ipv4Addr>,
+}
+
+/// An endpoint of this node, as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalEndpoint {
+    /// Its id.
+    pub id: EndpointId,
+    /// Its network.
+    pub network: NetworkId,
+    /// Its name.
+    pub name: String,
+    /// Its address and the subnet's prefix length.
+    pub ip: ipnet::Ipv4Net,
+    /// Its MAC.
+    pub mac: MacAddress,
+    /// The namespace.
+    pub netns: NetnsSpec,
+    /// The interface inside the namespace.
+    pub interface: String,
+    /// The host-side interface.
+    pub host_interface: String,
+    /// Where its `resolv.conf` was written.
+    pub resolv_conf: std::path::PathBuf,
+}
+
+/// What this node sees of one network, for `network inspect`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkView {
+    /// Its endpoints on this node.
+    pub endpoints: Vec<LocalEndpoint>,
+    /// The nodes that take part: gossip name and address.
+    pub peers: Vec<(String, IpAddr)>,
+}
+
+/// What `weft cluster init` and `join` need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinRequest {
+    /// The token that `init` printed.
+    pub token: String,
+    /// The manager: host, optionally with `:port`.
+    pub manager: String,
+}
+
+/// A live node of the gossip, for `weft node ls`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// The member as declared.
+    pub member: cluster::Member,
+    /// `Ready` when the gossip sees a live node at its address, else `Down`.
+    pub ready: bool,
+    /// Whether it is this node.
+    pub this: bool,
+}
+
+/// `GET /info`: what the node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// `node-name`.
+    pub node_name: String,
+    /// Its role, or `None` outside a cluster.
+    pub role: Option<cluster::Role>,
+    /// The manager's address.
+    pub manager: Option<String>,
+    /// Gossip name.
+    pub gossip_name: String,
+    /// Live gossip members, itself included.
+    pub gossip_peers: usize,
+    /// Endpoints of this node.
+    pub endpoints: usize,
+    /// How the programs are attached: `tcx` or `clsact`.
+    pub attach_mode: &'static str,
+    /// The device that carries the overlay.
+    pub uplink: String,
+}
+
+/// What may be asked of the daemon.
+#[derive(Debug)]
+pub enum Command {
+    /// Ask the manager: answered here if this node is it, else over TLS. `MemberAdd` and `MemberRemove` are refused from users.
+    Manager(cluster::Request, ReplyTo<Result<cluster::Reply, Refused>>),
+    /// The same, from another node whose certificate names it.
+    FromNode {
+        /// The node's name, out of its certificate.
+        node: String,
+        /// What it asks.
+        request: cluster::Request,
+        /// Where the answer goes.
+        reply: ReplyTo<Result<cluster::Reply, Refused>>,
+    },
+    /// A node presents a token (manager only): its certificate is signed and it becomes a member.
+    Admit {
+        /// The secret part of the token.
+        secret: String,
+        /// Its name.
+        name: String,
+        /// Its advertised address.
+        address: IpAddr,
+        /// Certificate signing request, PEM.
+        csr: String,
+        /// Where the answer goes.
+        reply: ReplyTo<Result<Admission, Refused>>,
+    },
+    /// Connect a namespace to a network.
+    Connect(Connect, ReplyTo<Result<LocalEndpoint, Refused>>),
+    /// Disconnect the endpoint with this name or id from a network.
+    Disconnect {
+        /// Id, name or unique id prefix of the network.
+        network: String,
+        /// Name or id of the endpoint.
+        endpoint: String,
+        /// Where the answer goes.
+        reply: ReplyTo<Result<(), Refused>>,
+    },
+    /// What this node sees of a network.
+    View(NetworkId, ReplyTo<NetworkView>),
+    /// Make this node the manager of a new cluster; answers with the join token.
+    ClusterInit(ReplyTo<Result<String, Refused>>),
+    /// The join token (manager only).
+    ClusterToken(ReplyTo<Result<String, Refused>>),
+    /// Join a cluster.
+    ClusterJoin(JoinRequest, ReplyTo<Result<(), Refused>>),
+    /// Leave the cluster; `force` also with endpoints connected, or as the manager.
+    ClusterLeave {
+        /// Disconnect what is connected, and drop the declared state if this is the manager.
+        force: bool,
+        /// Where the answer goes.
+        reply: ReplyTo<Result<(), Refused>>,
+    },
+    /// Members and their state.
+    Nodes(ReplyTo<Result<Vec<NodeView>, Refused>>),
+    /// What the node is.
+    Info(ReplyTo<Info>),
+    /// A question of a container's resolver.
+    Resolve {
+        /// The endpoint that asks.
+        endpoint: EndpointId,
+        /// What it asks.
+        question: weft_core::dns::Question,
+        /// Where the answer goes.
+        reply: ReplyTo<weft_core::dns::Decision>,
+    },
+    /// A request of the diagnostic server.
+    Diagnose(weft_diag::Request),
+    /// Read the configuration file again (SIGHUP).
+    Reload,
+}
+
+/// What an admitted node gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// Gossip addresses to join: `ip:port`.
+    pub gossip: Vec<String>,
+    /// The member as recorded.
+    pub member: cluster::Member,
+}
+
+/// Talks to the daemon; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Handle {
+    /// A handle and the queue that the daemon reads.
+    pub fn new() -> (Handle, mpsc::Receiver<Command>) {
+        let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
+        (Handle { commands }, queue)
+    }
+
+    /// Sends a command that carries a reply slot and waits for the answer; `None` when the daemon is stopping.
+    pub async fn ask<T>(&self, command: impl FnOnce(ReplyTo<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Sends a command without an answer; false when the daemon is stopping.
+    pub async fn tell(&self, command: Command) -> bool {
+        self.commands.send(command).await.is_ok()
+    }
+}
