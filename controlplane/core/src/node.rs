@@ -1,1 +1,537 @@
-//! Being written.
+//! The door: all that can happen to a node, and all that it can do.
+//!
+//! [`Node`] composes the gossip, the declared networks and the endpoints of this node, and keeps the kernel's maps equal to what
+//! follows from them. The caller hands in [`Input`]s and the time, performs the [`Effect`]s, and calls again at
+//! [`Node::poll_timeout`]. Commands that have an answer at once (table operations, look-ups) are methods.
+
+use crate::cluster::Network;
+use crate::dns::{Decision, Question};
+use crate::id::{EndpointId, MacAddress, NetworkId, NodeId};
+use crate::networkdb::{self, EntryError, Event, JoinNetworkError, LogLevel, NetworkDb, StreamId};
+use crate::reconcile::{self, Step};
+use crate::record::{EndpointRecord, PeerRecord};
+use crate::service::Services;
+use crate::time::{Duration, Instant};
+use crate::wanted::{self, LocalAttachment, MapContents, Overflow, Tables, Underlay};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// Where the overlay's addresses live (`spec/overlay-driver.md` 4.8).
+pub const PEER_TABLE: &str = "overlay_peer_table";
+/// Names and services (`spec/service-discovery-lb.md` 5.1).
+pub const ENDPOINT_TABLE: &str = "endpoint_table";
+
+/// How long changes of the tables are gathered before the maps are computed: a burst of gossip is one computation, and nobody
+/// notices the delay beside gossip's own 200 ms.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// How long after a start the node keeps what it found in the kernel about others: until then the tables may not have arrived, and
+/// their absence means nothing. Longer than a join with a retry, shorter than a user's patience.
+const SETTLE: Duration = Duration::from_secs(15);
+
+/// Once a bulk sync had time to arrive after a successful join, settling ends early.
+const SETTLE_AFTER_JOIN: Duration = Duration::from_secs(3);
+
+/// How soon a failed write of maps is tried again.
+const MAP_RETRY: Duration = Duration::from_secs(1);
+
+/// What a node is at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The gossip's part.
+    pub gossip: networkdb::Config,
+    /// This node's VTEP address, as it is gossiped.
+    pub vtep: Ipv4Addr,
+}
+
+/// An endpoint of this node, with all that it publishes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its id, the key of both records.
+    pub id: EndpointId,
+    /// Its network, which must be [known](Input::NetworkKnown).
+    pub network: NetworkId,
+    /// Index of the host-side interface.
+    pub ifindex: u32,
+    /// Its address.
+    pub ip: Ipv4Addr,
+    /// Its MAC.
+    pub mac: MacAddress,
+    /// What `endpoint_table` says of it.
+    pub record: EndpointRecord,
+}
+
+/// All that can happen.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Something for the gossip.
+    Gossip(networkdb::Input),
+    /// The manager told of a network.
+    NetworkKnown(Network),
+    /// An endpoint was connected: it is published, and its maps are filled.
+    Attach(Box<Endpoint>),
+    /// An endpoint was disconnected.
+    Detach(EndpointId),
+    /// How the underlay reaches the VTEPs that were asked for.
+    Routes(BTreeMap<Ipv4Addr, weft_dataplane::abi::Node>),
+    /// What the kernel's maps hold, read back: at the start, and now and then.
+    MapsRead(Box<MapContents>),
+    /// Steps could not be performed; what the maps hold is unknown until the next [`Input::MapsRead`].
+    MapsFailed,
+}
+
+/// All that is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Send a datagram from the gossip port.
+    Datagram {
+        /// To whom.
+        to: SocketAddr,
+        /// Its payload.
+        bytes: Vec<u8>,
+    },
+    /// Open a TCP connection, send, and read one message if a reply is expected.
+    OpenStream {
+        /// Names the connection in the answer.
+        stream: StreamId,
+        /// To whom.
+        to: SocketAddr,
+        /// What to send.
+        bytes: Vec<u8>,
+        /// Whether a whole message comes back.
+        expects_reply: bool,
+    },
+    /// Answer an accepted connection, then close it.
+    Reply {
+        /// Which.
+        stream: StreamId,
+        /// What to send.
+        bytes: Vec<u8>,
+    },
+    /// Close an accepted connection without an answer.
+    Close {
+        /// Which.
+        stream: StreamId,
+    },
+    /// A [`Node::join`] ended.
+    Joined {
+        /// What `join` returned.
+        request: u64,
+        /// How many hosts were contacted, or why none.
+        result: Result<usize, String>,
+    },
+    /// A [`Node::leave`] ended.
+    Left,
+    /// Perform these steps on the kernel's maps, in this order.
+    Maps(Vec<Step>),
+    /// Read the kernel's maps back: an [`Input::MapsRead`] is wanted.
+    ReadMaps,
+    /// Find the routes to exactly these VTEPs: an [`Input::Routes`] is wanted.
+    FindRoutes(BTreeSet<Ipv4Addr>),
+    /// Somebody else's row says something about a network that this node joined but does not know: ask the manager for it.
+    FindNetwork(NetworkId),
+    /// More is wanted than the kernel's maps can hold.
+    Overflow(Vec<Overflow>),
+    /// Tell the operator.
+    Log {
+        /// How important.
+        level: LogLevel,
+        /// One line.
+        message: String,
+    },
+}
+
+/// The node.
+#[derive(Debug)]
+pub struct Node {
+    gossip: NetworkDb,
+    vtep: Ipv4Addr,
+    networks: BTreeMap<NetworkId, Network>,
+    asked_networks: BTreeSet<NetworkId>,
+    endpoints: BTreeMap<EndpointId, Endpoint>,
+    routes: BTreeMap<Ipv4Addr, weft_dataplane::abi::Node>,
+    asked_routes: BTreeSet<Ipv4Addr>,
+    services: Services,
+    overflow: Vec<Overflow>,
+    present: Option<MapContents>,
+    /// When the maps are computed next; `None` while nothing changed.
+    due: Option<Instant>,
+    /// Until when rows missing from the tables do not remove entries from the maps.
+    settling_until: Option<Instant>,
+    effects: VecDeque<Effect>,
+}
+
+impl Node {
+    /// A node that knows nobody.
+    pub fn new(now: Instant, config: Config) -> Self {
+        Node {
+            gossip: NetworkDb::new(now, config.gossip),
+            vtep: config.vtep,
+            networks: BTreeMap::new(),
+            asked_networks: BTreeSet::new(),
+            endpoints: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            asked_routes: BTreeSet::new(),
+            services: Services::default(),
+            overflow: Vec::new(),
+            present: None,
+            due: None,
+            settling_until: Some(now + SETTLE),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Gossip(input) => self.gossip.handle(now, input),
+            Input::NetworkKnown(network) => {
+                self.asked_networks.remove(&network.id);
+                self.networks.insert(network.id.clone(), network);
+                self.touch(now);
+            }
+            Input::Attach(endpoint) => self.attach(now, *endpoint),
+            Input::Detach(id) => self.detach(now, &id),
+            Input::Routes(routes) => {
+                if routes != self.routes {
+                    self.routes = routes;
+                    self.touch(now);
+                }
+            }
+            Input::MapsRead(present) => {
+                self.present = Some(*present);
+                self.touch(now);
+            }
+            Input::MapsFailed => {
+                self.present = None;
+                self.due = Some(now + MAP_RETRY);
+            }
+        }
+        self.collect(now);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.gossip.poll_timeout().is_some_and(|at| at <= now) {
+            self.gossip.handle_timeout(now);
+        }
+        self.collect(now);
+        if self.settling_until.is_some_and(|at| at <= now) {
+            self.settling_until = None;
+            self.touch(now);
+        }
+        if self.due.is_some_and(|at| at <= now) {
+            self.due = None;
+            self.derive();
+        }
+    }
+
+    /// Computes the maps now, for a caller that wants them written before it goes on.
+    pub fn derive_now(&mut self, now: Instant) {
+        self.collect(now);
+        if self.due.take().is_some() {
+            self.derive();
+        }
+    }
+
+    /// When [`Node::handle_timeout`] wants to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.gossip.poll_timeout(), self.due, self.settling_until].into_iter().flatten().min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Joins the gossip through these members; [`Effect::Joined`] tells the outcome.
+    pub fn join(&mut self, now: Instant, members: &[SocketAddr]) -> u64 {
+        let request = self.gossip.join(now, members);
+        self.collect(now);
+        request
+    }
+
+    /// Leaves the gossip; [`Effect::Left`] tells when it is done.
+    pub fn leave(&mut self, now: Instant) {
+        self.gossip.leave(now);
+        self.collect(now);
+    }
+
+    /// Takes part in a network's tables without an endpoint on it (`/joinnetwork`).
+    pub fn join_network(&mut self, now: Instant, network: &NetworkId) -> Result<(), JoinNetworkError> {
+        let joined = self.gossip.join_network(now, network);
+        self.touch(now);
+        self.collect(now);
+        joined
+    }
+
+    /// Takes no longer part in a network's tables (`/leavenetwork`).
+    pub fn leave_network(&mut self, now: Instant, network: &NetworkId) -> Result<(), JoinNetworkError> {
+        let left = self.gossip.leave_network(now, network);
+        self.touch(now);
+        self.collect(now);
+        left
+    }
+
+    /// Writes a new row, owned by this node.
+    pub fn create_entry(
+        &mut self,
+        now: Instant,
+        table: &str,
+        network: &NetworkId,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<(), EntryError> {
+        self.gossip.create_entry(now, table, network, key, value)?;
+        self.touch(now);
+        self.collect(now);
+        Ok(())
+    }
+
+    /// Writes over a row, which becomes this node's.
+    pub fn update_entry(
+        &mut self,
+        now: Instant,
+        table: &str,
+        network: &NetworkId,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<(), EntryError> {
+        self.gossip.update_entry(now, table, network, key, value)?;
+        self.touch(now);
+        self.collect(now);
+        Ok(())
+    }
+
+    /// Deletes a row.
+    pub fn delete_entry(
+        &mut self,
+        now: Instant,
+        table: &str,
+        network: &NetworkId,
+        key: &str,
+    ) -> Result<(), EntryError> {
+        self.gossip.delete_entry(now, table, network, key)?;
+        self.touch(now);
+        self.collect(now);
+        Ok(())
+    }
+
+    /// The gossip, to look at.
+    pub fn gossip(&self) -> &NetworkDb {
+        &self.gossip
+    }
+
+    /// The gossip's name for this node.
+    pub fn name(&self) -> &NodeId {
+        self.gossip.name()
+    }
+
+    /// The nodes of the gossip, this one included.
+    pub fn peers(&self) -> Vec<(NodeId, IpAddr)> {
+        self.gossip.cluster_peers()
+    }
+
+    /// The endpoints of this node.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.values()
+    }
+
+    /// The networks known here.
+    pub fn network(&self, id: &NetworkId) -> Option<&Network> {
+        self.networks.get(id)
+    }
+
+    /// Answers a container that is on these networks, in this order. `seed` shuffles the answer.
+    pub fn answer(&self, networks: &[NetworkId], question: &Question, seed: u64) -> Decision {
+        let known: Vec<&Network> = networks.iter().filter_map(|id| self.networks.get(id)).collect();
+        self.services.answer(&known, question, seed)
+    }
+
+    /// What did not fit into the kernel's maps at the last computation.
+    pub fn overflow(&self) -> &[Overflow] {
+        &self.overflow
+    }
+
+    fn attach(&mut self, now: Instant, endpoint: Endpoint) {
+        if !self.gossip.joined_networks().any(|id| *id == endpoint.network)
+            && let Err(error) = self.gossip.join_network(now, &endpoint.network)
+        {
+            self.log(LogLevel::Warn, error.to_string());
+        }
+        self.publish(now, &endpoint);
+        self.endpoints.insert(endpoint.id.clone(), endpoint);
+        self.touch(now);
+    }
+
+    fn publish(&mut self, now: Instant, endpoint: &Endpoint) {
+        let Some(network) = self.networks.get(&endpoint.network) else {
+            self.log(LogLevel::Error, format!("endpoint {} is on network {}, which is not known", endpoint.id, endpoint.network));
+            return;
+        };
+        let peer = PeerRecord {
+            endpoint_ip: endpoint.ip,
+            prefix_len: network.subnet.prefix_len(),
+            endpoint_mac: endpoint.mac,
+            tunnel_endpoint_ip: IpAddr::V4(self.vtep),
+        };
+        for (table, value) in [(PEER_TABLE, peer.encode()), (ENDPOINT_TABLE, endpoint.record.encode())] {
+            let key = endpoint.id.as_str();
+            // A row of an earlier incarnation of this node may have come back by bulk sync before this one was written.
+            let written = match self.gossip.get_entry(table, &endpoint.network, key) {
+                Ok(_) => self.gossip.update_entry(now, table, &endpoint.network, key, value),
+                Err(_) => self.gossip.create_entry(now, table, &endpoint.network, key, value),
+            };
+            if let Err(error) = written {
+                self.log(LogLevel::Error, error.to_string());
+            }
+        }
+    }
+
+    fn detach(&mut self, now: Instant, id: &EndpointId) {
+        let Some(endpoint) = self.endpoints.remove(id) else { return };
+        for table in [ENDPOINT_TABLE, PEER_TABLE] {
+            if let Err(error) = self.gossip.delete_entry(now, table, &endpoint.network, id.as_str()) {
+                self.log(LogLevel::Warn, error.to_string());
+            }
+        }
+        if !self.endpoints.values().any(|other| other.network == endpoint.network)
+            && let Err(error) = self.gossip.leave_network(now, &endpoint.network)
+        {
+            self.log(LogLevel::Warn, error.to_string());
+        }
+        self.touch(now);
+    }
+
+    /// Something changed that the maps may follow from.
+    fn touch(&mut self, now: Instant) {
+        self.due.get_or_insert(now + GATHER);
+    }
+
+    fn log(&mut self, level: LogLevel, message: String) {
+        self.effects.push_back(Effect::Log { level, message });
+    }
+
+    /// Takes over what the gossip wants done.
+    fn collect(&mut self, now: Instant) {
+        while let Some(effect) = self.gossip.poll_effect() {
+            let effect = match effect {
+                networkdb::Effect::Datagram { to, bytes } => Effect::Datagram { to, bytes },
+                networkdb::Effect::OpenStream { stream, to, bytes, expects_reply } => {
+                    Effect::OpenStream { stream, to, bytes, expects_reply }
+                }
+                networkdb::Effect::Reply { stream, bytes } => Effect::Reply { stream, bytes },
+                networkdb::Effect::Close { stream } => Effect::Close { stream },
+                networkdb::Effect::Joined { request, result } => {
+                    if let (Ok(_), Some(until)) = (&result, self.settling_until) {
+                        self.settling_until = Some(until.min(now + SETTLE_AFTER_JOIN));
+                    }
+                    Effect::Joined { request, result }
+                }
+                networkdb::Effect::Left => Effect::Left,
+                networkdb::Effect::Log { level, message } => Effect::Log { level, message },
+                networkdb::Effect::Event(event) => {
+                    if matches!(event, Event::EntrySet { .. } | Event::EntryGone { .. }) {
+                        self.touch(now);
+                    }
+                    continue;
+                }
+            };
+            self.effects.push_back(effect);
+        }
+    }
+
+    /// Computes names, services and maps anew from the tables, and the steps from what the kernel has.
+    fn derive(&mut self) {
+        let (tables, rejected) = self.decode_tables();
+        for message in rejected {
+            self.log(LogLevel::Warn, message);
+        }
+        self.services = Services::from_tables(&tables);
+        let attachments: Vec<LocalAttachment> = self
+            .endpoints
+            .values()
+            .map(|e| LocalAttachment { endpoint: e.id.clone(), network: e.network.clone(), ifindex: e.ifindex, ip: e.ip, mac: e.mac })
+            .collect();
+        let underlay = Underlay { own_vtep: self.vtep, routes: &self.routes };
+        let wanted = wanted::compute(&self.networks, &attachments, &tables, &self.services, &underlay);
+        self.find_routes(wanted.vteps);
+        if wanted.overflow != self.overflow {
+            self.overflow = wanted.overflow.clone();
+            self.effects.push_back(Effect::Overflow(wanted.overflow));
+        }
+        let Some(present) = &self.present else {
+            self.effects.push_back(Effect::ReadMaps);
+            return;
+        };
+        let target = if self.settling_until.is_some() { keep_others(wanted.maps, present) } else { wanted.maps };
+        let steps = reconcile::steps(&target, present);
+        if !steps.is_empty() {
+            self.present = Some(target);
+            self.effects.push_back(Effect::Maps(steps));
+        }
+    }
+
+    /// The records of all networks that this node takes part in and knows. Also asks for those that it does not know.
+    fn decode_tables(&mut self) -> (Tables, Vec<String>) {
+        let mut tables = Tables::default();
+        let mut rejected = Vec::new();
+        let mut unknown = Vec::new();
+        for id in self.gossip.joined_networks() {
+            if !self.networks.contains_key(id) {
+                unknown.push(id.clone());
+                continue;
+            }
+            for row in self.gossip.rows(id, PEER_TABLE) {
+                match PeerRecord::decode(row.value) {
+                    Ok(record) => tables.insert_peer(id, row.key, row.owner, record),
+                    Err(error) => rejected.push(format!("{PEER_TABLE} row {} of node {}: {error}", row.key, row.owner)),
+                }
+            }
+            for row in self.gossip.rows(id, ENDPOINT_TABLE) {
+                match EndpointRecord::decode(row.value) {
+                    Ok(record) => tables.insert_endpoint(id, row.key, row.owner, record),
+                    Err(error) => rejected.push(format!("{ENDPOINT_TABLE} row {} of node {}: {error}", row.key, row.owner)),
+                }
+            }
+        }
+        for id in unknown {
+            if self.asked_networks.insert(id.clone()) {
+                self.effects.push_back(Effect::FindNetwork(id));
+            }
+        }
+        (tables, rejected)
+    }
+
+    fn find_routes(&mut self, vteps: BTreeSet<Ipv4Addr>) {
+        if vteps != self.asked_routes {
+            self.asked_routes.clone_from(&vteps);
+            self.effects.push_back(Effect::FindRoutes(vteps));
+        }
+    }
+
+    /// The VTEPs whose routes matter: to be found again when the underlay changes.
+    pub fn vteps(&self) -> &BTreeSet<Ipv4Addr> {
+        &self.asked_routes
+    }
+}
+
+/// While the tables may still be on their way, what the kernel knows of others stays: entries are added and replaced, none goes.
+fn keep_others(mut wanted: MapContents, present: &MapContents) -> MapContents {
+    for (address, peer) in &present.peers {
+        wanted.peers.entry(*address).or_insert(*peer);
+    }
+    for (vtep, node) in &present.nodes {
+        wanted.nodes.entry(*vtep).or_insert(*node);
+    }
+    for (vip, service) in &present.services {
+        let fewer = wanted.services.get(vip).is_none_or(|new| new.backend_count < service.backend_count);
+        if fewer {
+            wanted.services.insert(*vip, *service);
+            wanted.backends.retain(|key, _| (key.vni, key.vip) != (vip.vni, vip.ip));
+            let kept = present.backends.iter().filter(|(key, _)| (key.vni, key.vip) == (vip.vni, vip.ip));
+            wanted.backends.extend(kept.map(|(key, backend)| (*key, *backend)));
+        }
+    }
+    wanted
+}

@@ -1,7 +1,8 @@
-//! The daemon: one task that owns all state, and the messages that others send it.
+//! The messages that others send the daemon, and what it answers.
 
 use crate::netns::NetnsSpec;
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::sync::{mpsc, oneshot};
 use weft_core::cluster;
 use weft_core::id::{EndpointId, MacAddress, NetworkId};
@@ -197,6 +198,29 @@ pub enum Command {
     Diagnose(weft_diag::Request),
     /// Read the configuration file again (SIGHUP).
     Reload,
+    /// The links of an endpoint were made: it is to be remembered, served and published.
+    Connected(Box<super::endpoints::Made>, ReplyTo<Result<LocalEndpoint, Refused>>),
+    /// An endpoint could not be connected, and all was undone.
+    ConnectFailed(EndpointId),
+    /// The manager admitted this node.
+    ClusterJoined(Box<super::membership::Admitted>, ReplyTo<Result<(), Refused>>),
+    /// The manager was told that this node leaves.
+    ClusterLeft(ReplyTo<Result<(), Refused>>),
+    /// The endpoints that the manager has on record for this node.
+    Allocated(Vec<EndpointId>),
+    /// Join the gossip through these members.
+    GossipJoin {
+        /// Their gossip addresses.
+        members: Vec<SocketAddr>,
+        /// Where the outcome goes.
+        reply: Option<ReplyTo<Result<(), String>>>,
+    },
+    /// The manager told of a network.
+    NetworkKnown(Box<cluster::Network>),
+    /// How the underlay reaches the VTEPs that were asked for.
+    Routes(BTreeMap<Ipv4Addr, weft_dataplane::abi::Node>),
+    /// The host-side interfaces of endpoints that exist: name and index.
+    HostInterfaces(Vec<(String, u32)>),
 }
 
 /// What an admitted node gets.

@@ -1,0 +1,149 @@
+//! Performing what the node wants done.
+
+use super::{Command, Daemon, Leaving, new_node};
+use crate::netlink;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use weft_core::cluster::{Reply, Request};
+use weft_core::id::NetworkId;
+use weft_core::networkdb::LogLevel;
+use weft_core::node::{Effect, Input};
+
+impl Daemon {
+    pub(super) fn perform_effects(&mut self) {
+        while let Some(effect) = self.node.poll_effect() {
+            match effect {
+                Effect::Datagram { to, bytes } => self.sockets.send(to, &bytes),
+                Effect::OpenStream { stream, to, bytes, expects_reply } => {
+                    self.sockets.open_stream(stream, to, bytes, expects_reply);
+                }
+                Effect::Reply { stream, bytes } => self.sockets.answer(stream, Some(bytes)),
+                Effect::Close { stream } => self.sockets.answer(stream, None),
+                Effect::Joined { request, result } => self.gossip_joined(request, result),
+                Effect::Left => self.left(),
+                Effect::Maps(steps) => {
+                    if let Err(error) = self.dataplane.apply(&steps) {
+                        tracing::error!(%error, "map not written; reading the maps back");
+                        let now = self.now();
+                        self.node.handle(now, Input::MapsFailed);
+                    }
+                }
+                Effect::ReadMaps => self.read_maps(),
+                Effect::FindRoutes(vteps) => self.find_routes(vteps),
+                Effect::FindNetwork(network) => self.find_network(network),
+                Effect::Overflow(overflow) => {
+                    for o in overflow {
+                        tracing::error!(map = o.map, wanted = o.wanted, limit = o.limit, "map too small, entries left out");
+                    }
+                }
+                Effect::Log { level, message } => log(level, &message),
+            }
+        }
+    }
+
+    /// Tells the node what the kernel holds.
+    pub(super) fn read_maps(&mut self) {
+        let now = self.now();
+        match self.dataplane.present() {
+            Ok(present) => self.node.handle(now, Input::MapsRead(Box::new(present))),
+            Err(error) => {
+                tracing::error!(%error, "maps not read back");
+                self.node.handle(now, Input::MapsFailed);
+            }
+        }
+    }
+
+    /// Routes or links of the host changed: routes are found again, and endpoints whose interface is gone are let go.
+    pub(super) fn underlay_changed(&mut self) {
+        self.find_routes(self.node.vteps().clone());
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            match netlink::list_endpoints().await {
+                Ok(present) => {
+                    handle.tell(Command::HostInterfaces(present)).await;
+                }
+                Err(error) => tracing::warn!(%error, "interfaces not listed"),
+            }
+        });
+    }
+
+    fn find_routes(&self, vteps: BTreeSet<Ipv4Addr>) {
+        let handle = self.handle.clone();
+        let source = self.vtep;
+        tokio::spawn(async move {
+            let mut routes = BTreeMap::new();
+            for vtep in vteps {
+                match netlink::route_to(vtep).await {
+                    Ok(route) => {
+                        let node = weft_dataplane::abi::Node {
+                            next_hop: route.next_hop.octets(),
+                            source: source.octets(),
+                            ifindex: route.ifindex,
+                            mtu: route.mtu,
+                        };
+                        routes.insert(vtep, node);
+                    }
+                    Err(error) => tracing::warn!(%vtep, %error, "no route to VTEP"),
+                }
+            }
+            handle.tell(Command::Routes(routes)).await;
+        });
+    }
+
+    fn find_network(&self, id: NetworkId) {
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            let request = Request::NetworkInspect { network: id.to_string() };
+            match handle.ask(|reply| Command::Manager(request, reply)).await {
+                Some(Ok(Reply::Network(network))) if network.id == id => {
+                    handle.tell(Command::NetworkKnown(Box::new(network))).await;
+                }
+                // Any text may be joined as a network id (`spec/diag-api.md` 1.5); one that nobody declared has tables, but no maps.
+                Some(Ok(_)) | None => {}
+                Some(Err(error)) => tracing::info!(network = %id, %error, "joined network is not declared, its tables fill no maps"),
+            }
+        });
+    }
+
+    fn gossip_joined(&mut self, request: u64, result: Result<usize, String>) {
+        match &result {
+            Ok(hosts) => tracing::info!(hosts, "joined the gossip"),
+            Err(error) => tracing::warn!(%error, "gossip not joined"),
+        }
+        if let Some(reply) = self.joining.remove(&request) {
+            let _ = reply.send(result.map(|_| ()));
+        }
+    }
+
+    /// The node has left the gossip: a new one takes its place, under a new name, with the endpoints that are still connected.
+    fn left(&mut self) {
+        let now = self.now();
+        match new_node(now, &self.config, self.advertise, self.vtep) {
+            Ok(node) => self.node = node,
+            Err(error) => {
+                tracing::error!(%error, "gossip not started again");
+                return;
+            }
+        }
+        for (network, endpoint) in self.endpoints.published() {
+            self.node.handle(now, Input::NetworkKnown(network));
+            self.node.handle(now, Input::Attach(Box::new(endpoint)));
+        }
+        self.read_maps();
+        for leaving in std::mem::take(&mut self.leaving) {
+            let _ = match leaving {
+                Leaving::Diagnostic(reply) => reply.send(Ok(())).is_ok(),
+                Leaving::Cluster(reply) => reply.send(Ok(())).is_ok(),
+            };
+        }
+    }
+}
+
+fn log(level: LogLevel, message: &str) {
+    match level {
+        LogLevel::Debug => tracing::debug!("{message}"),
+        LogLevel::Info => tracing::info!("{message}"),
+        LogLevel::Warn => tracing::warn!("{message}"),
+        LogLevel::Error => tracing::error!("{message}"),
+    }
+}

@@ -1,0 +1,506 @@
+//! Endpoints of this node: connecting, disconnecting, and taking over after a restart.
+
+use super::{Command, Connect, Daemon, Handle, LocalEndpoint, NetworkView, Refused, RefusedKind, ReplyTo};
+use crate::netlink::{self, EndpointLinkSpec};
+use crate::netns::{Netns, NetnsSpec};
+use crate::resolver::{Resolver, ResolverHandle, resolv_conf};
+use crate::store::NodeEndpoint;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use weft_core::cluster::{self, Allocation, Network, Reply, Request};
+use weft_core::dns::{Decision, Question};
+use weft_core::id::{EndpointId, NetworkId};
+use weft_core::node::{Endpoint, Input};
+use weft_core::record::EndpointRecord;
+
+/// Where `ip netns exec` looks for the `resolv.conf` of a named namespace.
+const ETC_NETNS: &str = "/etc/netns";
+
+/// The host's resolver configuration.
+const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// An endpoint whose links exist, on its way to the daemon.
+#[derive(Debug)]
+pub struct Made {
+    stored: NodeEndpoint,
+    ifindex: u32,
+    netns: Netns,
+}
+
+/// A connected endpoint.
+struct Connected {
+    stored: NodeEndpoint,
+    ifindex: u32,
+    /// Inode of its namespace; `None` when the namespace could not be opened again after a restart.
+    namespace: Option<u64>,
+}
+
+/// The resolver of one namespace, which several endpoints may share.
+struct Resolving {
+    /// Stops the resolver when dropped.
+    _handle: ResolverHandle,
+    /// The endpoint that the resolver asks for.
+    asks_for: EndpointId,
+}
+
+/// All endpoints of this node.
+#[derive(Default)]
+pub(super) struct Endpoints {
+    by_id: BTreeMap<EndpointId, Connected>,
+    resolvers: BTreeMap<u64, Resolving>,
+    /// Being connected: they hold an address, but are not in `by_id` yet.
+    pending: BTreeSet<EndpointId>,
+}
+
+impl Endpoints {
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = &EndpointId> {
+        self.by_id.keys()
+    }
+
+    pub(super) fn is_held(&self, id: &EndpointId) -> bool {
+        self.by_id.contains_key(id) || self.pending.contains(id)
+    }
+
+    /// What the node has to publish for each.
+    pub(super) fn published(&self) -> Vec<(Network, Endpoint)> {
+        self.by_id.values().map(|c| (c.stored.network.clone(), published(c))).collect()
+    }
+
+    pub(super) fn connect_failed(&mut self, id: &EndpointId) {
+        self.pending.remove(id);
+    }
+
+    fn find(&self, network: &str, endpoint: &str) -> Option<&EndpointId> {
+        let on = |n: &Network| n.name == network || n.id.as_str() == network || (!network.is_empty() && n.id.as_str().starts_with(network));
+        let is = |a: &Allocation| a.name == endpoint || a.endpoint.as_str() == endpoint;
+        self.by_id.iter().find(|(_, c)| on(&c.stored.network) && is(&c.stored.allocation)).map(|(id, _)| id)
+    }
+}
+
+impl Daemon {
+    pub(super) fn connect(&mut self, request: Connect, reply: ReplyTo<Result<LocalEndpoint, Refused>>) {
+        let id = match random_endpoint_id() {
+            Ok(id) => id,
+            Err(error) => {
+                let _ = reply.send(Err(failed(error)));
+                return;
+            }
+        };
+        self.endpoints.pending.insert(id.clone());
+        let maker = Maker {
+            handle: self.handle.clone(),
+            node_name: self.config.node_name.clone(),
+            directory: self.config.data_dir.join("endpoints").join(id.as_str()),
+            id,
+        };
+        tokio::spawn(async move {
+            let outcome = maker.connect(request).await;
+            let _ = reply.send(outcome);
+        });
+    }
+
+    /// The links exist: the endpoint is remembered, served and published, or the maker is told to undo.
+    pub(super) fn connected(&mut self, made: Made, reply: ReplyTo<Result<LocalEndpoint, Refused>>) {
+        let id = made.stored.allocation.endpoint.clone();
+        let outcome = self.adopt(made);
+        self.endpoints.pending.remove(&id);
+        // The maps are written before the user hears of success: the first packet finds its way.
+        self.flush();
+        let _ = reply.send(outcome);
+    }
+
+    fn adopt(&mut self, made: Made) -> Result<LocalEndpoint, Refused> {
+        let Made { stored, ifindex, netns } = made;
+        let id = stored.allocation.endpoint.clone();
+        let namespace = netns.inode();
+        self.dataplane.attach_endpoint(&stored.host_interface).map_err(failed)?;
+        self.serve_names(&netns, &id).inspect_err(|_| self.release_interface(&stored.host_interface))?;
+        if let Err(error) = self.store.put_endpoint(&stored) {
+            self.release_interface(&stored.host_interface);
+            self.endpoints.resolvers.retain(|_, r| r.asks_for != id);
+            return Err(failed(error));
+        }
+        let connected = Connected { stored, ifindex, namespace: Some(namespace) };
+        let view = local_view(&connected);
+        self.publish(&connected);
+        tracing::info!(endpoint = view.name, network = %view.network, ip = %view.ip, "connected");
+        self.endpoints.by_id.insert(id, connected);
+        Ok(view)
+    }
+
+    fn publish(&mut self, connected: &Connected) {
+        let now = self.now();
+        self.node.handle(now, Input::NetworkKnown(connected.stored.network.clone()));
+        self.node.handle(now, Input::Attach(Box::new(published(connected))));
+    }
+
+    /// Computes and writes the maps now.
+    fn flush(&mut self) {
+        let now = self.now();
+        self.node.derive_now(now);
+        self.perform_effects();
+    }
+
+    fn release_interface(&mut self, host_interface: &str) {
+        if let Err(error) = self.dataplane.detach_endpoint(host_interface) {
+            tracing::warn!(host_interface, %error, "program not detached");
+        }
+    }
+
+    /// One resolver for each namespace, however many endpoints it has.
+    fn serve_names(&mut self, netns: &Netns, id: &EndpointId) -> Result<(), Refused> {
+        let namespace = netns.inode();
+        if self.endpoints.resolvers.contains_key(&namespace) {
+            return Ok(());
+        }
+        let handle = self.handle.clone();
+        let endpoint = id.clone();
+        let lookup = move |question: Question| {
+            let handle = handle.clone();
+            let endpoint = endpoint.clone();
+            async move { handle.ask(|reply| Command::Resolve { endpoint, question, reply }).await }
+        };
+        let resolver = Resolver::start(netns, lookup).map_err(failed)?;
+        self.endpoints.resolvers.insert(namespace, Resolving { _handle: resolver, asks_for: id.clone() });
+        Ok(())
+    }
+
+    /// Answers a container's question from the networks that its namespace is on.
+    pub(super) fn resolve(&self, endpoint: &EndpointId, question: &Question) -> Decision {
+        let asked = self.endpoints.resolvers.iter().find(|(_, r)| r.asks_for == *endpoint).map(|(namespace, _)| *namespace);
+        let mut networks: Vec<NetworkId> = Vec::new();
+        for connected in self.endpoints.by_id.values().filter(|c| asked.is_some() && c.namespace == asked) {
+            if !networks.contains(&connected.stored.network.id) {
+                networks.push(connected.stored.network.id.clone());
+            }
+        }
+        let mut seed = [0; 8];
+        // The seed only shuffles an answer: without randomness the order is merely always the same.
+        let _ = getrandom::fill(&mut seed);
+        self.node.answer(&networks, question, u64::from_le_bytes(seed))
+    }
+
+    pub(super) fn disconnect(&mut self, network: String, endpoint: String, reply: ReplyTo<Result<(), Refused>>) {
+        let Some(id) = self.endpoints.find(&network, &endpoint).cloned() else {
+            let message = format!("endpoint {endpoint} is not connected to network {network} on this node");
+            let _ = reply.send(Err(Refused { kind: RefusedKind::NotFound, message }));
+            return;
+        };
+        let gone = self.let_go(&id);
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            if let Some(stored) = gone {
+                clean_up(&handle, &stored).await;
+            }
+            let _ = reply.send(Ok(()));
+        });
+    }
+
+    /// Disconnects all endpoints, for a node that leaves its cluster.
+    pub(super) fn let_all_go(&mut self) -> Vec<NodeEndpoint> {
+        let ids: Vec<EndpointId> = self.endpoints.ids().cloned().collect();
+        ids.iter().filter_map(|id| self.let_go(id)).collect()
+    }
+
+    /// Takes an endpoint out of the tables, the maps and the store. Its links and its address are the caller's to clean up.
+    fn let_go(&mut self, id: &EndpointId) -> Option<NodeEndpoint> {
+        let connected = self.endpoints.by_id.remove(id)?;
+        let now = self.now();
+        self.node.handle(now, Input::Detach(id.clone()));
+        self.flush();
+        self.release_interface(&connected.stored.host_interface);
+        self.stop_names(&connected);
+        if let Err(error) = self.store.remove_endpoint(id) {
+            tracing::error!(endpoint = %id, %error, "endpoint not forgotten");
+        }
+        tracing::info!(endpoint = connected.stored.allocation.name, network = connected.stored.network.name, "disconnected");
+        Some(connected.stored)
+    }
+
+    /// The resolver goes with the last endpoint of its namespace.
+    fn stop_names(&mut self, gone: &Connected) {
+        let Some(namespace) = gone.namespace else { return };
+        if self.endpoints.by_id.values().all(|c| c.namespace != Some(namespace)) {
+            self.endpoints.resolvers.remove(&namespace);
+        }
+    }
+
+    /// Endpoints whose host-side interface is gone went with their namespace.
+    pub(super) fn host_interfaces(&mut self, present: &[(String, u32)]) {
+        let gone: Vec<EndpointId> = self
+            .endpoints
+            .by_id
+            .iter()
+            .filter(|(_, c)| !present.iter().any(|(name, index)| *name == c.stored.host_interface && *index == c.ifindex))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in gone {
+            let Some(stored) = self.let_go(&id) else { continue };
+            tracing::warn!(endpoint = stored.allocation.name, interface = stored.host_interface, "interface is gone, endpoint disconnected");
+            let handle = self.handle.clone();
+            tokio::spawn(async move { clean_up(&handle, &stored).await });
+        }
+    }
+
+    /// Takes over the endpoints of an earlier run, and removes what it left half-made.
+    pub(super) async fn restore_endpoints(&mut self) -> Result<(), String> {
+        let stored = self.store.endpoints().map_err(|error| error.to_string())?;
+        let present = netlink::list_endpoints().await.map_err(|error| error.to_string())?;
+        for (name, _) in present.iter().filter(|(name, _)| !stored.iter().any(|s| s.host_interface == *name)) {
+            tracing::warn!(interface = name, "interface of no endpoint, removed");
+            netlink::remove_endpoint(name).await.map_err(|error| error.to_string())?;
+        }
+        for endpoint in stored {
+            match present.iter().find(|(name, _)| *name == endpoint.host_interface) {
+                Some((_, ifindex)) => self.restore(endpoint, *ifindex),
+                None => {
+                    tracing::warn!(endpoint = endpoint.allocation.name, "interface is gone, endpoint forgotten");
+                    let id = &endpoint.allocation.endpoint;
+                    self.store.remove_endpoint(id).map_err(|error| error.to_string())?;
+                    remove_files(&endpoint);
+                }
+            }
+        }
+        self.flush();
+        Ok(())
+    }
+
+    fn restore(&mut self, stored: NodeEndpoint, ifindex: u32) {
+        let id = stored.allocation.endpoint.clone();
+        if let Err(error) = self.dataplane.attach_endpoint(&stored.host_interface) {
+            tracing::error!(endpoint = stored.allocation.name, %error, "program not attached");
+        }
+        // A process id may be another's by now, and a path another namespace's.
+        let netns = Netns::open(&stored.netns).ok().filter(|netns| netns.inode() == stored.netns_inode);
+        let namespace = match &netns {
+            Some(netns) => match self.serve_names(netns, &id) {
+                Ok(()) => Some(netns.inode()),
+                Err(error) => {
+                    tracing::error!(endpoint = stored.allocation.name, %error, "no resolver in the namespace");
+                    None
+                }
+            },
+            None => {
+                tracing::warn!(endpoint = stored.allocation.name, "namespace not found again: its packets go on, its names do not");
+                None
+            }
+        };
+        let connected = Connected { stored, ifindex, namespace };
+        self.publish(&connected);
+        self.endpoints.by_id.insert(id, connected);
+    }
+
+    pub(super) fn view(&self, network: &NetworkId) -> NetworkView {
+        let on = self.endpoints.by_id.values().filter(|c| c.stored.network.id == *network);
+        let peers = self.node.gossip().network_peers(network);
+        NetworkView {
+            endpoints: on.map(local_view).collect(),
+            peers: peers.into_iter().filter_map(|(name, ip)| Some((name, ip?))).collect(),
+        }
+    }
+}
+
+/// Makes the links of one endpoint, and undoes them when it fails half-way.
+struct Maker {
+    handle: Handle,
+    node_name: String,
+    directory: PathBuf,
+    id: EndpointId,
+}
+
+impl Maker {
+    async fn connect(self, request: Connect) -> Result<LocalEndpoint, Refused> {
+        let outcome = self.make_and_hand_over(request).await;
+        if outcome.is_err() {
+            let release = Request::Release { endpoint: self.id.clone() };
+            // What is not released now is released when the manager is back and this node compares.
+            let _ = self.handle.ask(|reply| Command::Manager(release, reply)).await;
+            self.handle.tell(Command::ConnectFailed(self.id)).await;
+        }
+        outcome
+    }
+
+    async fn make_and_hand_over(&self, request: Connect) -> Result<LocalEndpoint, Refused> {
+        let netns = Netns::open(&request.netns).map_err(invalid)?;
+        let (network, service, allocation) = self.allocate(&request).await?;
+        let stored = NodeEndpoint {
+            netns: request.netns,
+            netns_inode: netns.inode(),
+            interface: String::new(),
+            host_interface: netlink::host_interface_name(&self.id),
+            resolv_conf: self.directory.join("resolv.conf"),
+            network,
+            service,
+            allocation,
+        };
+        let made = self.make(stored, netns).await?;
+        let undo = made.stored.clone();
+        let outcome = self.handle.ask(|reply| Command::Connected(Box::new(made), reply)).await.unwrap_or_else(|| Err(stopping()));
+        if outcome.is_err() {
+            remove_links_and_files(&undo).await;
+        }
+        outcome
+    }
+
+    async fn allocate(&self, request: &Connect) -> Result<(Network, Option<cluster::Service>, Allocation), Refused> {
+        let allocate = Request::Allocate {
+            endpoint: self.id.clone(),
+            network: request.network.clone(),
+            node: self.node_name.clone(),
+            name: request.name.clone(),
+            service: request.service.clone(),
+            aliases: request.aliases.clone(),
+            ip: request.ip,
+        };
+        match self.handle.ask(|reply| Command::Manager(allocate, reply)).await.unwrap_or_else(|| Err(stopping()))? {
+            Reply::Allocated { network, service, allocation } => Ok((network, service, allocation)),
+            other => Err(failed(format!("the manager answered {other:?} where an allocation was asked for"))),
+        }
+    }
+
+    async fn make(&self, mut stored: NodeEndpoint, netns: Netns) -> Result<Made, Refused> {
+        write_resolv_conf(&stored).map_err(failed)?;
+        let spec = EndpointLinkSpec {
+            host_interface: stored.host_interface.clone(),
+            container_interface: None,
+            netns: &netns,
+            ip: local_ip(&stored),
+            mac: stored.allocation.mac,
+            mtu: stored.network.mtu,
+            // As Docker's, an overlay gives no default route: other networks of the container do (`spec/overlay-driver.md` 4.7).
+            default_gateway: None,
+        };
+        match netlink::create_endpoint(spec).await {
+            Ok(links) => {
+                stored.interface = links.container_interface;
+                Ok(Made { stored, ifindex: links.host_ifindex, netns })
+            }
+            Err(error) => {
+                remove_files(&stored);
+                Err(failed(error))
+            }
+        }
+    }
+}
+
+/// Removes links and files, and gives the address back.
+pub(super) async fn clean_up(handle: &Handle, stored: &NodeEndpoint) {
+    remove_links_and_files(stored).await;
+    let release = Request::Release { endpoint: stored.allocation.endpoint.clone() };
+    if let Some(Err(error)) = handle.ask(|reply| Command::Manager(release, reply)).await {
+        tracing::warn!(endpoint = stored.allocation.name, %error, "address not released yet; it will be when the manager answers again");
+    }
+}
+
+pub(super) async fn remove_links_and_files(stored: &NodeEndpoint) {
+    if let Err(error) = netlink::remove_endpoint(&stored.host_interface).await {
+        tracing::error!(interface = stored.host_interface, %error, "interface not removed");
+    }
+    remove_files(stored);
+}
+
+fn write_resolv_conf(stored: &NodeEndpoint) -> std::io::Result<()> {
+    let host = fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default();
+    let content = resolv_conf(&host);
+    if let Some(directory) = stored.resolv_conf.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    fs::write(&stored.resolv_conf, &content)?;
+    if let Some(link) = netns_resolv_conf(&stored.netns)
+        && !link.exists()
+        && let Some(directory) = link.parent()
+    {
+        fs::create_dir_all(directory)?;
+        // A link tells later that the file is ours.
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(&stored.resolv_conf, &link)?;
+    }
+    Ok(())
+}
+
+fn remove_files(stored: &NodeEndpoint) {
+    if let Some(link) = netns_resolv_conf(&stored.netns)
+        && fs::read_link(&link).is_ok_and(|target| target == stored.resolv_conf)
+    {
+        let _ = fs::remove_file(&link);
+        // Only an empty directory goes; others may keep files there.
+        let _ = link.parent().map(fs::remove_dir);
+    }
+    let _ = fs::remove_file(&stored.resolv_conf);
+    let _ = stored.resolv_conf.parent().map(fs::remove_dir);
+}
+
+fn netns_resolv_conf(netns: &NetnsSpec) -> Option<PathBuf> {
+    match netns {
+        NetnsSpec::Name(name) => Some(Path::new(ETC_NETNS).join(name).join("resolv.conf")),
+        NetnsSpec::Path(_) | NetnsSpec::Pid(_) => None,
+    }
+}
+
+fn published(connected: &Connected) -> Endpoint {
+    let NodeEndpoint { network, service, allocation, .. } = &connected.stored;
+    let mut task_aliases = allocation.aliases.clone();
+    task_aliases.push(allocation.endpoint.as_str()[..12].to_owned());
+    Endpoint {
+        id: allocation.endpoint.clone(),
+        network: network.id.clone(),
+        ifindex: connected.ifindex,
+        ip: allocation.ip,
+        mac: allocation.mac,
+        record: EndpointRecord {
+            name: allocation.name.clone(),
+            service_name: service.as_ref().map(|s| s.name.clone()).unwrap_or_default(),
+            service_id: service.as_ref().map(|s| s.id.to_string()).unwrap_or_default(),
+            virtual_ip: service.as_ref().and_then(|s| s.networks.get(&network.id).copied().flatten()),
+            endpoint_ip: allocation.ip,
+            ingress_ports: Vec::new(),
+            aliases: Vec::new(),
+            task_aliases,
+            service_disabled: false,
+        },
+    }
+}
+
+fn local_view(connected: &Connected) -> LocalEndpoint {
+    let stored = &connected.stored;
+    LocalEndpoint {
+        id: stored.allocation.endpoint.clone(),
+        network: stored.network.id.clone(),
+        name: stored.allocation.name.clone(),
+        ip: local_ip(stored),
+        mac: stored.allocation.mac,
+        netns: stored.netns.clone(),
+        interface: stored.interface.clone(),
+        host_interface: stored.host_interface.clone(),
+        resolv_conf: stored.resolv_conf.clone(),
+    }
+}
+
+fn local_ip(stored: &NodeEndpoint) -> ipnet::Ipv4Net {
+    // The prefix length of a network is at most 32, so this cannot fail; a single address is what it would fall back to.
+    ipnet::Ipv4Net::new(stored.allocation.ip, stored.network.subnet.prefix_len()).unwrap_or_else(|_| stored.allocation.ip.into())
+}
+
+fn random_endpoint_id() -> Result<EndpointId, String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| format!("no random bytes from the kernel: {error}"))?;
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    EndpointId::new(text).map_err(|error| error.to_string())
+}
+
+fn failed(error: impl ToString) -> Refused {
+    Refused { kind: RefusedKind::Failed, message: error.to_string() }
+}
+
+fn invalid(error: impl ToString) -> Refused {
+    Refused { kind: RefusedKind::Invalid, message: error.to_string() }
+}
+
+fn stopping() -> Refused {
+    Refused { kind: RefusedKind::Unavailable, message: "the daemon is stopping".to_owned() }
+}

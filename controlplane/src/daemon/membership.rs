@@ -1,0 +1,444 @@
+//! This node's place in a cluster: outside, a worker that asks its manager, or the manager.
+
+use super::endpoints::{clean_up, remove_links_and_files};
+use super::{Admission, Command, Daemon, JoinRequest, Leaving, NodeView, Refused, RefusedKind, ReplyTo};
+use crate::cluster::client::{self, ManagerClient};
+use crate::cluster::{Authority, JoinToken, server};
+use crate::store::{ClusterStore, Identity, ManagerSecrets, NodeEndpoint};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::task::JoinHandle;
+use weft_core::cluster::{Member, Refusal, RefusalKind, Reply, Request, Role, State};
+
+/// Where this node stands.
+pub(super) enum Membership {
+    Outside,
+    Worker(Worker),
+    Manager(Box<Manager>),
+}
+
+pub(super) struct Worker {
+    identity: Identity,
+    client: Arc<ManagerClient>,
+}
+
+pub(super) struct Manager {
+    identity: Identity,
+    secrets: ManagerSecrets,
+    authority: Authority,
+    state: State,
+    store: ClusterStore,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// What a join brought, on its way to the daemon.
+#[derive(Debug)]
+pub struct Admitted {
+    identity: Identity,
+}
+
+impl Membership {
+    pub(super) fn role(&self) -> Option<Role> {
+        match self {
+            Membership::Outside => None,
+            Membership::Worker(_) => Some(Role::Worker),
+            Membership::Manager(_) => Some(Role::Manager),
+        }
+    }
+
+    pub(super) fn manager(&self) -> Option<String> {
+        match self {
+            Membership::Outside => None,
+            Membership::Worker(worker) => Some(worker.identity.manager.clone()),
+            Membership::Manager(manager) => Some(manager.identity.manager.clone()),
+        }
+    }
+
+    fn identity_mut(&mut self) -> Option<&mut Identity> {
+        match self {
+            Membership::Outside => None,
+            Membership::Worker(worker) => Some(&mut worker.identity),
+            Membership::Manager(manager) => Some(&mut manager.identity),
+        }
+    }
+}
+
+impl Manager {
+    fn answer(&mut self, request: &Request) -> Result<Reply, Refused> {
+        let mut entropy = [0; 32];
+        getrandom::fill(&mut entropy).map_err(|error| failed(format!("no random bytes from the kernel: {error}")))?;
+        let (reply, changes) = self.state.decide(unix_nanos(), entropy, request).map_err(refused)?;
+        if !changes.is_empty() {
+            // Memory follows the disk: what the disk refused did not happen.
+            self.store.commit(&changes).map_err(failed)?;
+            self.state.apply(&changes);
+        }
+        Ok(reply)
+    }
+}
+
+impl Daemon {
+    /// Takes up the place that the store remembers.
+    pub(super) async fn restore_membership(&mut self) -> Result<(), String> {
+        let Some(identity) = self.store.identity().map_err(|error| error.to_string())? else { return Ok(()) };
+        let peers = identity.gossip_peers.clone();
+        match self.store.manager_secrets().map_err(|error| error.to_string())? {
+            Some(secrets) => self.become_manager(identity, secrets).map_err(|error| error.message)?,
+            None => self.become_worker(identity).map_err(|error| error.message)?,
+        }
+        self.join_remembered(&peers);
+        Ok(())
+    }
+
+    fn join_remembered(&mut self, peers: &[SocketAddr]) {
+        let own = SocketAddr::new(IpAddr::V4(self.advertise), self.config.gossip_port);
+        let others: Vec<SocketAddr> = peers.iter().copied().filter(|peer| *peer != own).collect();
+        if !others.is_empty() {
+            self.gossip_join(&others, None);
+        }
+    }
+
+    fn become_manager(&mut self, identity: Identity, secrets: ManagerSecrets) -> Result<(), Refused> {
+        let authority = Authority::load(&identity.ca_pem, &secrets.ca_key_pem).map_err(failed)?;
+        let store = ClusterStore::open(&self.config.data_dir).map_err(failed)?;
+        let pools = self.config.default_addr_pools.clone();
+        let mut state = State::new(pools.subnets, pools.mask_length);
+        state.apply(&store.load().map_err(failed)?);
+        let listen = SocketAddr::new(self.config.listen_addr, self.config.cluster_port);
+        let listener = server::bind(listen).map_err(failed)?;
+        let server = tokio::spawn(server::serve(listener, server::tls(&identity).map_err(failed)?, self.handle.clone()));
+        self.membership = Membership::Manager(Box::new(Manager { identity, secrets, authority, state, store, server }));
+        Ok(())
+    }
+
+    fn become_worker(&mut self, identity: Identity) -> Result<(), Refused> {
+        let client = Arc::new(ManagerClient::new(&identity).map_err(failed)?);
+        self.membership = Membership::Worker(Worker { identity, client });
+        Ok(())
+    }
+
+    /// A user's request to the manager, from this node.
+    pub(super) fn ask_manager(&mut self, request: Request, reply: ReplyTo<Result<Reply, Refused>>) {
+        match &mut self.membership {
+            Membership::Outside => {
+                let _ = reply.send(Err(outside()));
+            }
+            Membership::Manager(manager) => {
+                let _ = reply.send(manager.answer(&request));
+            }
+            Membership::Worker(worker) => {
+                let client = Arc::clone(&worker.client);
+                tokio::spawn(async move {
+                    let _ = reply.send(client.request(&request).await);
+                });
+            }
+        }
+    }
+
+    /// Another node's request. A node speaks only for itself.
+    pub(super) fn answer_node(&mut self, node: &str, request: Request) -> Result<Reply, Refused> {
+        let Membership::Manager(manager) = &mut self.membership else { return Err(outside()) };
+        let foreign = match &request {
+            Request::Allocate { node: claimed, .. } => claimed != node,
+            Request::MemberRemove { name } => name != node,
+            Request::MemberAdd { .. } => true,
+            _ => false,
+        };
+        if foreign {
+            return Err(invalid(format!("node {node} may speak for itself only")));
+        }
+        if !manager.is_member(node) {
+            return Err(Refused { kind: RefusedKind::Invalid, message: format!("node {node} was removed from the cluster") });
+        }
+        manager.answer(&request)
+    }
+
+    /// A node presents the token's secret: it becomes a member, and its certificate is signed.
+    pub(super) fn admit(&mut self, secret: &str, name: String, address: IpAddr, csr: &str) -> Result<Admission, Refused> {
+        let gossip_port = self.config.gossip_port;
+        let gossip: Vec<String> =
+            self.node.peers().into_iter().map(|(_, ip)| SocketAddr::new(ip, gossip_port).to_string()).collect();
+        let Membership::Manager(manager) = &mut self.membership else { return Err(outside()) };
+        if !constant_time_equal(secret.as_bytes(), manager.secrets.join_secret.as_bytes()) {
+            return Err(invalid("the join token is not valid for this cluster: its secret is wrong; `weft cluster join-token` on the manager prints the right one"));
+        }
+        let certificate = manager.authority.sign(csr, &name).map_err(invalid)?;
+        match manager.answer(&Request::MemberAdd { name, address, role: Role::Worker })? {
+            Reply::Member(member) => {
+                tracing::info!(node = member.name, %address, "node joined the cluster");
+                Ok(Admission { certificate, gossip, member })
+            }
+            other => Err(failed(format!("a member was to be added, the answer is {other:?}"))),
+        }
+    }
+
+    pub(super) fn cluster_init(&mut self) -> Result<String, Refused> {
+        self.must_be_outside()?;
+        let authority = Authority::create().map_err(failed)?;
+        let name = self.config.node_name.clone();
+        let address = IpAddr::V4(self.advertise);
+        let (certificate, key) = authority.issue(&name, address).map_err(failed)?;
+        let own = SocketAddr::new(address, self.config.gossip_port);
+        let identity = Identity {
+            node_name: name.clone(),
+            member_id: String::new(),
+            manager: SocketAddr::new(address, self.config.cluster_port).to_string(),
+            ca_pem: authority.certificate_pem(),
+            certificate_pem: certificate,
+            key_pem: key,
+            gossip_peers: vec![own],
+        };
+        let secrets = ManagerSecrets { ca_key_pem: authority.key_pem(), join_secret: JoinToken::new_secret().map_err(failed)? };
+        self.become_manager(identity, secrets)?;
+        let outcome = self.finish_init(name, address);
+        if outcome.is_err() {
+            self.forget_cluster();
+        }
+        outcome
+    }
+
+    fn finish_init(&mut self, name: String, address: IpAddr) -> Result<String, Refused> {
+        let Membership::Manager(manager) = &mut self.membership else { return Err(outside()) };
+        if let Reply::Member(member) = manager.answer(&Request::MemberAdd { name, address, role: Role::Manager })? {
+            manager.identity.member_id = member.id;
+        }
+        self.store.put_identity(&manager.identity, Some(&manager.secrets)).map_err(failed)?;
+        tracing::info!("cluster initialised, this node is its manager");
+        self.cluster_token()
+    }
+
+    pub(super) fn cluster_token(&self) -> Result<String, Refused> {
+        match &self.membership {
+            Membership::Outside => Err(outside()),
+            Membership::Worker(worker) => {
+                Err(invalid(format!("this node is not the manager; ask {} for the join token", worker.identity.manager)))
+            }
+            Membership::Manager(manager) => {
+                Ok(JoinToken::new(&manager.identity.ca_pem, &manager.secrets.join_secret).map_err(failed)?.to_string())
+            }
+        }
+    }
+
+    pub(super) fn cluster_join(&mut self, request: JoinRequest, reply: ReplyTo<Result<(), Refused>>) {
+        if let Err(refused) = self.must_be_outside() {
+            let _ = reply.send(Err(refused));
+            return;
+        }
+        let name = self.config.node_name.clone();
+        let address = IpAddr::V4(self.advertise);
+        let port = self.config.cluster_port;
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            let outcome = match client::join(&request.token, &request.manager, port, &name, address).await {
+                Ok(identity) => {
+                    let admitted = Box::new(Admitted { identity });
+                    handle.ask(|reply| Command::ClusterJoined(admitted, reply)).await.unwrap_or_else(|| Err(stopping()))
+                }
+                Err(refused) => Err(refused),
+            };
+            let _ = reply.send(outcome);
+        });
+    }
+
+    pub(super) fn cluster_joined(&mut self, admitted: Admitted) -> Result<(), Refused> {
+        self.must_be_outside()?;
+        let identity = admitted.identity;
+        self.store.put_identity(&identity, None).map_err(failed)?;
+        let peers = identity.gossip_peers.clone();
+        tracing::info!(manager = identity.manager, "joined the cluster");
+        self.become_worker(identity)?;
+        self.join_remembered(&peers);
+        Ok(())
+    }
+
+    pub(super) fn cluster_leave(&mut self, force: bool, reply: ReplyTo<Result<(), Refused>>) {
+        if let Err(refused) = self.may_leave(force) {
+            let _ = reply.send(Err(refused));
+            return;
+        }
+        let gone = self.let_all_go();
+        let membership = std::mem::replace(&mut self.membership, Membership::Outside);
+        let name = self.config.node_name.clone();
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            take_leave(membership, &name, &gone).await;
+            handle.tell(Command::ClusterLeft(reply)).await;
+        });
+    }
+
+    /// The manager knows; now the gossip is left, and what was remembered is forgotten.
+    pub(super) fn cluster_left(&mut self, reply: ReplyTo<Result<(), Refused>>) {
+        self.forget_cluster();
+        let now = self.now();
+        self.leaving.push(Leaving::Cluster(reply));
+        self.node.leave(now);
+    }
+
+    fn may_leave(&self, force: bool) -> Result<(), Refused> {
+        let conflict = |message: String| Err(Refused { kind: RefusedKind::Conflict, message });
+        match &self.membership {
+            Membership::Outside => Err(outside()),
+            _ if force => Ok(()),
+            Membership::Manager(_) => conflict(
+                "this node is the manager: the declared networks and services go with it; `weft cluster leave --force` does it all the same".to_owned(),
+            ),
+            Membership::Worker(_) if self.endpoints.len() > 0 => {
+                let count = self.endpoints.len();
+                conflict(format!("{count} endpoints of this node are still connected; disconnect them, or `weft cluster leave --force`"))
+            }
+            Membership::Worker(_) => Ok(()),
+        }
+    }
+
+    fn forget_cluster(&mut self) {
+        self.membership = Membership::Outside;
+        if let Err(error) = self.store.forget_cluster() {
+            tracing::error!(%error, "cluster not forgotten on disk");
+        }
+        if let Err(error) = ClusterStore::remove(&self.config.data_dir) {
+            tracing::error!(%error, "declared state not removed from disk");
+        }
+    }
+
+    pub(super) fn nodes(&mut self, reply: ReplyTo<Result<Vec<NodeView>, Refused>>) {
+        let live: Vec<IpAddr> = self.node.peers().into_iter().map(|(_, ip)| ip).collect();
+        let own = self.config.node_name.clone();
+        let (members, answer) = tokio::sync::oneshot::channel();
+        self.ask_manager(Request::MemberList, members);
+        tokio::spawn(async move {
+            let view = |member: Member| NodeView { ready: live.contains(&member.address), this: member.name == own, member };
+            let outcome = match answer.await {
+                Ok(Ok(Reply::Members(members))) => Ok(members.into_iter().map(view).collect()),
+                Ok(Ok(other)) => Err(failed(format!("the manager answered {other:?} where its members were asked for"))),
+                Ok(Err(refused)) => Err(refused),
+                Err(_) => Err(stopping()),
+            };
+            let _ = reply.send(outcome);
+        });
+    }
+
+    /// Who is alive now is whom to ask after a restart.
+    pub(super) fn remember_gossip_peers(&mut self) {
+        let port = self.config.gossip_port;
+        let mut peers: Vec<SocketAddr> = self.node.peers().into_iter().map(|(_, ip)| SocketAddr::new(ip, port)).collect();
+        peers.sort_unstable();
+        let secrets = match &self.membership {
+            Membership::Manager(manager) => Some(manager.secrets.clone()),
+            _ => None,
+        };
+        let Some(identity) = self.membership.identity_mut() else { return };
+        // A node alone knows nobody better than whom it knew before.
+        if peers.len() < 2 || identity.gossip_peers == peers {
+            return;
+        }
+        identity.gossip_peers = peers;
+        let identity = identity.clone();
+        if let Err(error) = self.store.put_identity(&identity, secrets.as_ref()) {
+            tracing::warn!(%error, "gossip peers not remembered");
+        }
+    }
+
+    /// Gives back addresses that the manager has on record for this node but that no endpoint here holds.
+    pub(super) fn release_unheld(&mut self) {
+        if matches!(self.membership, Membership::Outside) {
+            return;
+        }
+        let handle = self.handle.clone();
+        let node = self.config.node_name.clone();
+        tokio::spawn(async move {
+            let Some(Ok(Reply::Allocations(all))) = handle.ask(|reply| Command::Manager(Request::AllocationList, reply)).await
+            else {
+                return;
+            };
+            let own = all.into_iter().filter(|a| a.node == node).map(|a| a.endpoint).collect();
+            handle.tell(Command::Allocated(own)).await;
+        });
+    }
+
+    /// The endpoints that the manager has on record for this node.
+    pub(super) fn allocated(&mut self, on_record: Vec<weft_core::id::EndpointId>) {
+        for endpoint in on_record {
+            if self.endpoints.is_held(&endpoint) {
+                continue;
+            }
+            tracing::info!(%endpoint, "address held by no endpoint, released");
+            let handle = self.handle.clone();
+            tokio::spawn(async move {
+                // If the manager is away again, the next comparison tries again.
+                let _ = handle.ask(|reply| Command::Manager(Request::Release { endpoint }, reply)).await;
+            });
+        }
+    }
+
+    fn must_be_outside(&self) -> Result<(), Refused> {
+        match self.membership.manager() {
+            None => Ok(()),
+            Some(manager) => Err(Refused {
+                kind: RefusedKind::Conflict,
+                message: format!("this node is already part of the cluster of {manager}; `weft cluster leave` leaves it"),
+            }),
+        }
+    }
+}
+
+impl Manager {
+    fn is_member(&self, node: &str) -> bool {
+        self.state.members().any(|member| member.name == node)
+    }
+}
+
+async fn take_leave(mut membership: Membership, name: &str, gone: &[NodeEndpoint]) {
+    for endpoint in gone {
+        remove_links_and_files(endpoint).await;
+    }
+    if let Membership::Worker(worker) = &mut membership
+        && let Err(error) = worker.client.request(&Request::MemberRemove { name: name.to_owned() }).await
+    {
+        tracing::warn!(%error, "the manager was not told; `weft node rm` there forgets this node");
+    }
+}
+
+fn refused(refusal: Refusal) -> Refused {
+    let kind = match refusal.kind {
+        RefusalKind::Invalid => RefusedKind::Invalid,
+        RefusalKind::NotFound => RefusedKind::NotFound,
+        RefusalKind::Conflict => RefusedKind::Conflict,
+    };
+    Refused { kind, message: refusal.message }
+}
+
+fn outside() -> Refused {
+    Refused {
+        kind: RefusedKind::Unavailable,
+        message: "this node is not part of a cluster; `weft cluster init` starts one, `weft cluster join` joins one".to_owned(),
+    }
+}
+
+fn failed(error: impl ToString) -> Refused {
+    Refused { kind: RefusedKind::Failed, message: error.to_string() }
+}
+
+fn invalid(error: impl ToString) -> Refused {
+    Refused { kind: RefusedKind::Invalid, message: error.to_string() }
+}
+
+fn stopping() -> Refused {
+    Refused { kind: RefusedKind::Unavailable, message: "the daemon is stopping".to_owned() }
+}
+
+/// Takes as long for a nearly right secret as for a wrong one.
+fn constant_time_equal(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
+}
+
+fn unix_nanos() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

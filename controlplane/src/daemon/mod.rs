@@ -1,0 +1,248 @@
+//! The daemon: one task that owns all state. Others send it a [`Command`] and wait for the answer.
+
+mod command;
+mod diagnose;
+mod effects;
+mod endpoints;
+mod membership;
+
+pub use command::*;
+
+use crate::config::Config;
+use crate::dataplane::Dataplane;
+use crate::gossip::Sockets;
+use crate::netlink;
+use crate::store::NodeStore;
+use endpoints::Endpoints;
+use membership::Membership;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant as Deadline, MissedTickBehavior, interval, sleep_until};
+use weft_core::id::NodeId;
+use weft_core::networkdb;
+use weft_core::node::{Input, Node};
+use weft_core::time::Instant;
+use weft_diag::DiagnosticServer;
+
+/// How often the kernel's maps are read back and compared, in case that something else changed them.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A join of the gossip that somebody waits for.
+type Joining = ReplyTo<Result<(), String>>;
+
+/// Who waits for this node to have left the gossip.
+enum Leaving {
+    Diagnostic(ReplyTo<Result<(), String>>),
+    Cluster(ReplyTo<Result<(), Refused>>),
+}
+
+/// What the daemon needs to start, all of it checked.
+pub struct Parts {
+    /// The configuration.
+    pub config: Config,
+    /// The address that others reach this node at.
+    pub advertise: Ipv4Addr,
+    /// This node's VTEP address.
+    pub vtep: Ipv4Addr,
+    /// The device that carries the overlay.
+    pub uplink: String,
+    /// The loaded programs, attached to the uplink.
+    pub dataplane: Dataplane,
+    /// The gossip's sockets.
+    pub sockets: Sockets,
+    /// What this node remembers.
+    pub store: NodeStore,
+}
+
+/// The owner of all state.
+pub struct Daemon {
+    config: Config,
+    handle: Handle,
+    started: Deadline,
+    advertise: Ipv4Addr,
+    vtep: Ipv4Addr,
+    uplink: String,
+    node: Node,
+    sockets: Sockets,
+    dataplane: Dataplane,
+    store: NodeStore,
+    membership: Membership,
+    endpoints: Endpoints,
+    diagnostics: DiagnosticServer,
+    joining: BTreeMap<u64, Joining>,
+    leaving: Vec<Leaving>,
+}
+
+impl Daemon {
+    /// Takes over what an earlier run left in the kernel and in the store.
+    pub async fn start(parts: Parts, handle: Handle) -> Result<Daemon, String> {
+        let started = Deadline::now();
+        let node = new_node(Instant::ZERO, &parts.config, parts.advertise, parts.vtep)?;
+        let diagnostics = DiagnosticServer::new({
+            let handle = handle.clone();
+            move |request| {
+                let handle = handle.clone();
+                Box::pin(async move { handle.tell(Command::Diagnose(request)).await })
+            }
+        });
+        let mut daemon = Daemon {
+            config: parts.config,
+            handle,
+            started,
+            advertise: parts.advertise,
+            vtep: parts.vtep,
+            uplink: parts.uplink,
+            node,
+            sockets: parts.sockets,
+            dataplane: parts.dataplane,
+            store: parts.store,
+            membership: Membership::Outside,
+            endpoints: Endpoints::default(),
+            diagnostics,
+            joining: BTreeMap::new(),
+            leaving: Vec::new(),
+        };
+        daemon.read_maps();
+        daemon.restore_membership().await?;
+        daemon.restore_endpoints().await?;
+        Ok(daemon)
+    }
+
+    /// Runs until `shutdown`. The programs and maps stay in the kernel, so traffic goes on.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        let mut underlay = netlink::watch_underlay();
+        let mut resync = interval(RESYNC_INTERVAL);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // 1. Do what the node wants done, before anything new is heard.
+            self.perform_effects();
+            // 2. Wait for the first thing that happens.
+            let wake = self.node.poll_timeout().map(|at| self.started + at.since_origin());
+            tokio::select! {
+                () = &mut shutdown => break,
+                input = self.sockets.next() => {
+                    let now = self.now();
+                    self.node.handle(now, Input::Gossip(input));
+                }
+                Some(command) = commands.recv() => self.command(command),
+                Some(()) = underlay.recv() => self.underlay_changed(),
+                () = sleep_until(wake.unwrap_or_else(|| Deadline::now() + RESYNC_INTERVAL)) => {
+                    let now = self.now();
+                    self.node.handle_timeout(now);
+                }
+                _ = resync.tick() => {
+                    self.read_maps();
+                    self.remember_gossip_peers();
+                    self.release_unheld();
+                }
+            }
+        }
+        self.diagnostics.stop().await;
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_origin(self.started.elapsed())
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Manager(request, reply) => self.ask_manager(request, reply),
+            Command::FromNode { node, request, reply } => {
+                let _ = reply.send(self.answer_node(&node, request));
+            }
+            Command::Admit { secret, name, address, csr, reply } => {
+                let _ = reply.send(self.admit(&secret, name, address, &csr));
+            }
+            Command::Connect(request, reply) => self.connect(request, reply),
+            Command::Connected(connected, reply) => self.connected(*connected, reply),
+            Command::ConnectFailed(id) => self.endpoints.connect_failed(&id),
+            Command::Disconnect { network, endpoint, reply } => self.disconnect(network, endpoint, reply),
+            Command::View(network, reply) => {
+                let _ = reply.send(self.view(&network));
+            }
+            Command::ClusterInit(reply) => {
+                let _ = reply.send(self.cluster_init());
+            }
+            Command::ClusterToken(reply) => {
+                let _ = reply.send(self.cluster_token());
+            }
+            Command::ClusterJoin(request, reply) => self.cluster_join(request, reply),
+            Command::ClusterJoined(joined, reply) => {
+                let _ = reply.send(self.cluster_joined(*joined));
+            }
+            Command::ClusterLeave { force, reply } => self.cluster_leave(force, reply),
+            Command::ClusterLeft(reply) => self.cluster_left(reply),
+            Command::Allocated(endpoints) => self.allocated(endpoints),
+            Command::Nodes(reply) => self.nodes(reply),
+            Command::Info(reply) => {
+                let _ = reply.send(self.info());
+            }
+            Command::Resolve { endpoint, question, reply } => {
+                let decision = self.resolve(&endpoint, &question);
+                let _ = reply.send(decision);
+            }
+            Command::Diagnose(request) => self.diagnose(request),
+            Command::GossipJoin { members, reply } => self.gossip_join(&members, reply),
+            Command::NetworkKnown(network) => {
+                let now = self.now();
+                self.node.handle(now, Input::NetworkKnown(*network));
+            }
+            Command::Routes(routes) => {
+                let now = self.now();
+                self.node.handle(now, Input::Routes(routes));
+            }
+            Command::HostInterfaces(present) => self.host_interfaces(&present),
+            Command::Reload => self.reload(),
+        }
+    }
+
+    fn gossip_join(&mut self, members: &[SocketAddr], reply: Option<Joining>) {
+        let now = self.now();
+        let request = self.node.join(now, members);
+        if let Some(reply) = reply {
+            self.joining.insert(request, reply);
+        }
+    }
+
+    fn info(&self) -> Info {
+        Info {
+            node_name: self.config.node_name.clone(),
+            role: self.membership.role(),
+            manager: self.membership.manager(),
+            gossip_name: self.node.name().to_string(),
+            gossip_peers: self.node.peers().len(),
+            endpoints: self.endpoints.len(),
+            attach_mode: self.dataplane.attach_mode(),
+            uplink: self.uplink.clone(),
+        }
+    }
+
+    /// SIGHUP: what may change while the daemon runs is taken from the file; a bad file changes nothing.
+    fn reload(&mut self) {
+        match self.config.reload() {
+            Ok(reloadable) => {
+                tracing::info!("configuration read again");
+                self.config.network_diagnostic_port = reloadable.network_diagnostic_port;
+                self.diagnostics.apply(reloadable.network_diagnostic_port);
+            }
+            Err(error) => tracing::error!(%error, "configuration not read again, nothing changed"),
+        }
+    }
+}
+
+/// A node of a fresh name (`spec/networkdb.md` 3.1: a name must never be used again after a restart).
+fn new_node(now: Instant, config: &Config, advertise: Ipv4Addr, vtep: Ipv4Addr) -> Result<Node, String> {
+    let mut random = [0; 14];
+    getrandom::fill(&mut random).map_err(|error| format!("no random bytes from the kernel: {error}"))?;
+    let name: String = random[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = NodeId::new(name).map_err(|error| error.to_string())?;
+    let mut seed = [0; 8];
+    seed.copy_from_slice(&random[6..]);
+    let advertise = SocketAddr::new(IpAddr::V4(advertise), config.gossip_port);
+    let gossip = networkdb::Config::new(name, advertise, u64::from_le_bytes(seed));
+    Ok(Node::new(now, weft_core::node::Config { gossip, vtep }))
+}
