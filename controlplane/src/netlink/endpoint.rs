@@ -122,7 +122,7 @@ impl Netlink {
     /// After the kernel said that a name exists: the error that tells which, or none if another name inside is worth a try.
     async fn explain_taken(&self, spec: &EndpointLinkSpec<'_>) -> Result<(), NetlinkError> {
         let (name, place) = if self.link_by_name(&spec.host_interface).await?.is_some() {
-            (&spec.host_interface, "on the host".to_owned())
+            (&spec.host_interface, "the host".to_owned())
         } else if let Some(name) = &spec.container_interface {
             (name, place(spec))
         } else {
@@ -181,7 +181,7 @@ fn no_free_name(spec: &EndpointLinkSpec<'_>) -> NetlinkError {
 }
 
 fn place(spec: &EndpointLinkSpec<'_>) -> String {
-    format!("in {}", spec.netns.spec())
+    spec.netns.spec().to_string()
 }
 
 fn pair_message(spec: &EndpointLinkSpec<'_>, container_interface: &str) -> LinkMessage {

@@ -41,11 +41,11 @@ pub enum NetlinkError {
         kind: &'static str,
     },
     /// The name is in use.
-    #[error("interface {name:?} exists already {place}: choose another name or remove it")]
+    #[error("interface {name:?} exists already in {place}: choose another name or remove it")]
     InterfaceTaken {
         /// The name.
         name: String,
-        /// `on the host` or `in <namespace>`.
+        /// `the host` or the namespace.
         place: String,
     },
     /// No free `eth<n>`.

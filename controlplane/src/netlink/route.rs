@@ -217,7 +217,7 @@ impl Netlink {
                 Some(Errno::EEXIST) => NetlinkError::DefaultRouteExists {
                     place: place.to_owned(),
                 },
-                _ => refused(format!("add a default route to {gateway} {place}"))(error),
+                _ => refused(format!("add a default route to {gateway} in {place}"))(error),
             })
     }
 

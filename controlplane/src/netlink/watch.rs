@@ -108,3 +108,6 @@ fn is_own(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
     let link = Link::from_message(link);
     link.name == GRO_DEVICE || (link.kind == "veth" && link.name.starts_with(HOST_INTERFACE_PREFIX))
 }
+
+#[cfg(test)]
+mod tests;
