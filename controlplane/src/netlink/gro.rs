@@ -1,0 +1,112 @@
+//! The idle vxlan device that makes the kernel merge overlay packets.
+//!
+//! The kernel merges received VXLAN packets (GRO) only if a tunnel socket is bound to their UDP port; without one, bulk TCP over the
+//! overlay costs a program run for every packet of the wire (8269 against 381 runs for 10 MB, measured on this design).
+
+use super::error::{errno, refused};
+use super::link::Link;
+use super::{Netlink, NetlinkError};
+use netlink_packet_route::link::{InfoKind, InfoVxlan};
+use nix::errno::Errno;
+use rtnetlink::{LinkMessageBuilder, LinkVxlan};
+
+/// Name of the idle device.
+pub const GRO_DEVICE: &str = "weft-gro";
+
+const KIND: &str = "vxlan";
+
+/// Who holds the tunnel socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroDevice {
+    /// Our device, made now.
+    Created {
+        /// Its index.
+        ifindex: u32,
+    },
+    /// Our device, there already.
+    Present {
+        /// Its index.
+        ifindex: u32,
+    },
+    /// Another vxlan device that is up, so that ours is not needed.
+    AlreadyServed {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Netlink {
+    /// Makes sure that a vxlan device that is up holds UDP `port`. The device takes no VNI (`vnifilter`, from Linux 5.18 on), so that
+    /// what the programs pass by never gets to the host's stack through it.
+    pub async fn ensure_gro_device(&self, port: u16) -> Result<GroDevice, NetlinkError> {
+        let links = self.links().await?;
+        let other = |link: &&Link| link.name != GRO_DEVICE && link.up && link.vxlan_port == Some(port);
+        let ours = links.iter().find(|link| link.name == GRO_DEVICE);
+        if let Some(other) = links.iter().find(other) {
+            self.remove_gro_device().await?;
+            return Ok(GroDevice::AlreadyServed {
+                name: other.name.clone(),
+            });
+        }
+        if let Some(ours) = ours {
+            if ours.kind != KIND {
+                return Err(NetlinkError::WrongKind {
+                    name: GRO_DEVICE.into(),
+                    kind: KIND,
+                });
+            }
+            if ours.vxlan_port == Some(port) {
+                self.gro_up(ours.ifindex, port).await?;
+                return Ok(GroDevice::Present { ifindex: ours.ifindex });
+            }
+            self.remove_link(ours.ifindex, GRO_DEVICE).await?;
+        }
+        let ifindex = self.create_gro_device(port).await?;
+        Ok(GroDevice::Created { ifindex })
+    }
+
+    /// Removes the idle device; without one this is no error.
+    pub async fn remove_gro_device(&self) -> Result<(), NetlinkError> {
+        match self.link_by_name(GRO_DEVICE).await? {
+            Some(link) if link.kind == KIND => self.remove_link(link.ifindex, GRO_DEVICE).await,
+            Some(_) => Err(NetlinkError::WrongKind {
+                name: GRO_DEVICE.into(),
+                kind: KIND,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    async fn create_gro_device(&self, port: u16) -> Result<u32, NetlinkError> {
+        let message = LinkMessageBuilder::<LinkVxlan>::new_with_info_kind(InfoKind::Vxlan)
+            .name(GRO_DEVICE)
+            .append_info_data(InfoVxlan::CollectMetadata(true))
+            .append_info_data(InfoVxlan::Vnifilter(true))
+            .append_info_data(InfoVxlan::Learning(false))
+            .append_info_data(InfoVxlan::Port(port))
+            .build();
+        let added = self.handle.link().add(message).execute().await;
+        added.map_err(refused(format!(
+            "create vxlan device {GRO_DEVICE:?} for UDP port {port}"
+        )))?;
+        let ifindex = self.ifindex(GRO_DEVICE).await?;
+        let set_up = async {
+            self.no_ipv6_address(ifindex, GRO_DEVICE).await?;
+            self.gro_up(ifindex, port).await
+        };
+        if let Err(error) = set_up.await {
+            self.remove_link(ifindex, GRO_DEVICE).await?;
+            return Err(error);
+        }
+        Ok(ifindex)
+    }
+
+    async fn gro_up(&self, ifindex: u32, port: u16) -> Result<(), NetlinkError> {
+        let message = rtnetlink::LinkUnspec::new_with_index(ifindex).up().build();
+        let set = self.handle.link().set(message).execute().await;
+        set.map_err(|error| match errno(&error) {
+            Some(Errno::EADDRINUSE | Errno::EBUSY) => NetlinkError::PortTaken { port },
+            _ => refused(format!("set interface {GRO_DEVICE:?} up"))(error),
+        })
+    }
+}

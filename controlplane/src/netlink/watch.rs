@@ -1,0 +1,113 @@
+//! Notices that the underlay changed.
+
+use super::{GRO_DEVICE, HOST_INTERFACE_PREFIX, Link, NetlinkError};
+use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use std::io;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// Routes, links or addresses of the host changed: look routes up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnderlayChanged;
+
+/// How long it must be quiet before a notice goes out: a link that comes up brings a dozen messages within some milliseconds.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// The longest that a notice is held back while it does not get quiet, as a routing daemon loading its table.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Pause after the socket failed, so that a lasting failure does not spin.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// One notice waiting is as good as many: it means "look again".
+const NOTICES: usize = 1;
+
+/// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE` and `_NEXTHOP` (`linux/rtnetlink.h`).
+const GROUPS: [u32; 5] = [1, 5, 7, 8, 32];
+
+/// A notice each time that routes, links or addresses in the namespace of the calling thread have changed and are quiet again.
+/// Interfaces of weft itself do not count. Ends when the receiver is dropped. Needs a tokio runtime.
+pub fn watch_underlay() -> Result<mpsc::Receiver<UnderlayChanged>, NetlinkError> {
+    let runtime = super::runtime()?;
+    let socket = subscribe().map_err(NetlinkError::Open)?;
+    let (notices, receiver) = mpsc::channel(NOTICES);
+    runtime.spawn(async move {
+        tokio::select! {
+            () = follow(socket, &notices) => {}
+            () = notices.closed() => {}
+        }
+    });
+    Ok(receiver)
+}
+
+fn subscribe() -> io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+    socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+    for group in GROUPS {
+        socket.socket_mut().add_membership(group)?;
+    }
+    Ok(socket)
+}
+
+async fn follow(socket: TokioSocket, notices: &mpsc::Sender<UnderlayChanged>) {
+    loop {
+        while !changed(&socket).await {}
+        let latest = Instant::now() + PATIENCE;
+        let mut quiet = Instant::now() + QUIET;
+        while let Ok(relevant) = timeout_at(quiet.min(latest), changed(&socket)).await {
+            if relevant {
+                quiet = Instant::now() + QUIET;
+            }
+        }
+        // A full channel holds a notice that nobody has read yet.
+        let _ = notices.try_send(UnderlayChanged);
+    }
+}
+
+/// Waits for one datagram and tells whether it matters.
+async fn changed(socket: &TokioSocket) -> bool {
+    match socket.recv_from_full().await {
+        Ok((datagram, sender)) => sender.port_number() == 0 && matters(&datagram),
+        // Messages were lost, so anything may have changed.
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32) => true,
+        Err(error) => {
+            tracing::warn!(%error, "cannot read changes of the underlay");
+            sleep_until(Instant::now() + RETRY).await;
+            true
+        }
+    }
+}
+
+/// Whether a datagram has a message about something else than weft's own interfaces. What cannot be read may matter.
+fn matters(mut datagram: &[u8]) -> bool {
+    while !datagram.is_empty() {
+        let Ok(buffer) = NetlinkBuffer::new_checked(datagram) else {
+            return true;
+        };
+        let length = (buffer.length() as usize).next_multiple_of(4).min(datagram.len());
+        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) else {
+            return true;
+        };
+        if !is_own(&message) {
+            return true;
+        }
+        datagram = &datagram[length..];
+    }
+    false
+}
+
+fn is_own(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
+    use RouteNetlinkMessage::{DelLink, NewLink};
+    let NetlinkPayload::InnerMessage(NewLink(link) | DelLink(link)) = &message.payload else {
+        return false;
+    };
+    let link = Link::from_message(link);
+    link.name == GRO_DEVICE || (link.kind == "veth" && link.name.starts_with(HOST_INTERFACE_PREFIX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,346 @@
+//! The kernel's maps, readable: each entry as a line and as JSON with named fields.
+
+use crate::MapDump;
+use crate::golang::Json;
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use weft_core::id::MacAddress;
+use weft_dataplane::abi::{
+    Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, MapType, Network, Node, OverlayAddress, Peer,
+    Service, attachment, backend, counter, endpoint, flow, network, node, peer, service,
+};
+
+/// A map, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MapView {
+    name: String,
+    entries: Vec<Entry>,
+    max_entries: u32,
+    truncated: bool,
+}
+
+/// An entry, decoded: its line without line end, and its fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    line: String,
+    fields: Vec<(&'static str, Json)>,
+}
+
+/// How the entries of a map are decoded, sorted by key.
+type Decode = fn(&[(Vec<u8>, Vec<u8>)]) -> Vec<Entry>;
+
+/// Every map of `weft_dataplane::abi`, by name.
+const DECODERS: &[(&str, Decode)] = &[
+    (attachment::NAME, |raw| decode(raw, attachment)),
+    (backend::NAME, |raw| decode(raw, backend)),
+    (counter::NAME, counters),
+    (endpoint::NAME, |raw| decode(raw, endpoint)),
+    (flow::NAME, |raw| decode(raw, flow)),
+    (network::NAME, |raw| decode(raw, network)),
+    (node::NAME, |raw| decode(raw, node)),
+    (peer::NAME, |raw| decode(raw, peer)),
+    (service::ROTATION_NAME, |raw| decode(raw, rotation)),
+    (service::NAME, |raw| decode(raw, service)),
+];
+
+/// Refuses the name of a map that does not exist, naming those that do.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    if DECODERS.iter().any(|(known, _)| *known == name) {
+        return Ok(());
+    }
+    let names: Vec<&str> = DECODERS.iter().map(|(name, _)| *name).collect();
+    Err(format!("map {name:?} does not exist, there are: {}", names.join(", ")))
+}
+
+impl MapView {
+    /// Decodes a map.
+    pub(crate) fn new(dump: MapDump) -> MapView {
+        let decode = DECODERS
+            .iter()
+            .find(|(name, _)| *name == dump.name)
+            .map_or(undecoded as Decode, |(_, decode)| *decode);
+        MapView {
+            entries: decode(&dump.entries),
+            name: dump.name,
+            max_entries: dump.max_entries,
+            truncated: dump.truncated,
+        }
+    }
+
+    /// A line that counts, then a line an entry.
+    pub(crate) fn text(&self) -> String {
+        let more = if self.truncated { ", more are in the map" } else { "" };
+        let mut text = format!(
+            "total entries: {}, limit {}{more}\n",
+            self.entries.len(),
+            self.max_entries
+        );
+        for entry in &self.entries {
+            text.push_str(&entry.line);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Name, size, limit, and the entries with their fields.
+    pub(crate) fn json(&self) -> Json {
+        let entries: Vec<Json> = self
+            .entries
+            .iter()
+            .map(|entry| Json::Object(entry.fields.clone()))
+            .collect();
+        Json::Object(vec![
+            ("name", Json::text(&self.name)),
+            ("size", number(u64::try_from(entries.len()).unwrap_or(u64::MAX))),
+            ("limit", number(self.max_entries)),
+            ("truncated", Json::Bool(self.truncated)),
+            ("entries", Json::list_or_null(entries)),
+        ])
+    }
+}
+
+/// Decodes and sorts by key; entries whose bytes do not fit come last, in hex.
+fn decode<K: MapType + Ord, V: MapType>(raw: &[(Vec<u8>, Vec<u8>)], describe: fn(&K, &V) -> Entry) -> Vec<Entry> {
+    let mut typed: Vec<(K, V)> = Vec::with_capacity(raw.len());
+    let mut odd = Vec::new();
+    for (key, value) in raw {
+        match (K::from_bytes(key), V::from_bytes(value)) {
+            (Some(key), Some(value)) => typed.push((key, value)),
+            _ => odd.push((key.clone(), value.clone())),
+        }
+    }
+    typed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    typed
+        .iter()
+        .map(|(key, value)| describe(key, value))
+        .chain(undecoded(&odd))
+        .collect()
+}
+
+/// Entries in hex.
+fn undecoded(raw: &[(Vec<u8>, Vec<u8>)]) -> Vec<Entry> {
+    let mut hex: Vec<(String, String)> = raw.iter().map(|(key, value)| (hex(key), hex(value))).collect();
+    hex.sort();
+    let describe = |(key, value): (String, String)| Entry {
+        line: format!("undecoded key {key} value {value}"),
+        fields: vec![("key", Json::text(key)), ("value", Json::text(value))],
+    };
+    hex.into_iter().map(describe).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+fn number(value: impl Into<i128>) -> Json {
+    Json::Number(value.into())
+}
+
+fn ip(address: [u8; 4]) -> String {
+    Ipv4Addr::from(address).to_string()
+}
+
+fn mac(address: [u8; 6]) -> String {
+    MacAddress(address).to_string()
+}
+
+fn attachment(ifindex: &u32, value: &Attachment) -> Entry {
+    let Attachment { vni, .. } = value;
+    let (address, gateway) = (ip(value.ip), ip(value.gateway));
+    let (own_mac, gateway_mac) = (mac(value.mac), mac(value.gateway_mac));
+    Entry {
+        line: format!("ifindex {ifindex} -> vni {vni} {address} mac {own_mac} gateway {gateway} mac {gateway_mac}"),
+        fields: vec![
+            ("ifindex", number(*ifindex)),
+            ("vni", number(*vni)),
+            ("ip", Json::text(address)),
+            ("mac", Json::text(own_mac)),
+            ("gateway", Json::text(gateway)),
+            ("gateway_mac", Json::text(gateway_mac)),
+        ],
+    }
+}
+
+fn network(vni: &u32, value: &Network) -> Entry {
+    let (gateway, gateway_mac) = (ip(value.gateway), mac(value.gateway_mac));
+    Entry {
+        line: format!("vni {vni} -> gateway {gateway}/{} mac {gateway_mac}", value.prefix_len),
+        fields: vec![
+            ("vni", number(*vni)),
+            ("gateway", Json::text(gateway)),
+            ("prefix_len", number(value.prefix_len)),
+            ("gateway_mac", Json::text(gateway_mac)),
+        ],
+    }
+}
+
+fn endpoint(key: &OverlayAddress, value: &Endpoint) -> Entry {
+    let (address, own_mac) = (ip(key.ip), mac(value.mac));
+    Entry {
+        line: format!("vni {} {address} -> ifindex {} mac {own_mac}", key.vni, value.ifindex),
+        fields: vec![
+            ("vni", number(key.vni)),
+            ("ip", Json::text(address)),
+            ("ifindex", number(value.ifindex)),
+            ("mac", Json::text(own_mac)),
+        ],
+    }
+}
+
+fn peer(key: &OverlayAddress, value: &Peer) -> Entry {
+    let (address, vtep, own_mac) = (ip(key.ip), ip(value.vtep), mac(value.mac));
+    Entry {
+        line: format!("vni {} {address} -> vtep {vtep} mac {own_mac}", key.vni),
+        fields: vec![
+            ("vni", number(key.vni)),
+            ("ip", Json::text(address)),
+            ("vtep", Json::text(vtep)),
+            ("mac", Json::text(own_mac)),
+        ],
+    }
+}
+
+fn node(vtep: &[u8; 4], value: &Node) -> Entry {
+    let (vtep, next_hop, source) = (ip(*vtep), ip(value.next_hop), ip(value.source));
+    let Node { ifindex, mtu, .. } = value;
+    Entry {
+        line: format!("vtep {vtep} -> next hop {next_hop} ifindex {ifindex} source {source} mtu {mtu}"),
+        fields: vec![
+            ("vtep", Json::text(vtep)),
+            ("next_hop", Json::text(next_hop)),
+            ("ifindex", number(*ifindex)),
+            ("source", Json::text(source)),
+            ("mtu", number(*mtu)),
+        ],
+    }
+}
+
+fn service(key: &OverlayAddress, value: &Service) -> Entry {
+    let vip = ip(key.ip);
+    let policy = match value.policy {
+        service::POLICY_ROUND_ROBIN => "round-robin".to_owned(),
+        unknown => format!("unknown policy {unknown}"),
+    };
+    Entry {
+        line: format!(
+            "vni {} vip {vip} -> {} backends, {policy}",
+            key.vni, value.backend_count
+        ),
+        fields: vec![
+            ("vni", number(key.vni)),
+            ("vip", Json::text(vip)),
+            ("backend_count", number(value.backend_count)),
+            ("policy", Json::text(policy)),
+        ],
+    }
+}
+
+fn rotation(key: &OverlayAddress, balanced: &u32) -> Entry {
+    let vip = ip(key.ip);
+    Entry {
+        line: format!("vni {} vip {vip} -> {balanced} connections balanced", key.vni),
+        fields: vec![
+            ("vni", number(key.vni)),
+            ("vip", Json::text(vip)),
+            ("balanced", number(*balanced)),
+        ],
+    }
+}
+
+fn backend(key: &BackendKey, value: &Backend) -> Entry {
+    let (vip, address) = (ip(key.vip), ip(value.ip));
+    Entry {
+        line: format!("vni {} vip {vip} slot {} -> {address}", key.vni, key.slot),
+        fields: vec![
+            ("vni", number(key.vni)),
+            ("vip", Json::text(vip)),
+            ("slot", number(key.slot)),
+            ("ip", Json::text(address)),
+        ],
+    }
+}
+
+fn flow(key: &FlowKey, value: &Flow) -> Entry {
+    let protocol = match key.protocol {
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        other => other.to_string(),
+    };
+    let (from_port, to_port) = (
+        u16::from_be_bytes(key.source_port),
+        u16::from_be_bytes(key.destination_port),
+    );
+    let (from, to) = (ip(key.source), ip(key.destination));
+    let (new_from, new_to) = (ip(value.source), ip(value.destination));
+    let (reply, closing) = (value.flags & flow::REPLY != 0, value.flags & flow::CLOSING != 0);
+    let seconds = value.last_seen_ns / 1_000_000_000;
+    let milliseconds = value.last_seen_ns / 1_000_000 % 1000;
+    Entry {
+        line: format!(
+            "vni {} {protocol} {from}:{from_port} to {to}:{to_port} -> {new_from} to {new_to}{}{}, last seen {seconds}.{milliseconds:03} s after boot",
+            key.vni,
+            if reply { ", reply" } else { "" },
+            if closing { ", closing" } else { "" },
+        ),
+        fields: vec![
+            ("vni", number(key.vni)),
+            ("protocol", Json::text(protocol)),
+            ("source", Json::text(from)),
+            ("source_port", number(from_port)),
+            ("destination", Json::text(to)),
+            ("destination_port", number(to_port)),
+            ("new_source", Json::text(new_from)),
+            ("new_destination", Json::text(new_to)),
+            ("reply", Json::Bool(reply)),
+            ("closing", Json::Bool(closing)),
+            ("last_seen_ns", number(value.last_seen_ns)),
+        ],
+    }
+}
+
+/// All counters that have a name, also those at zero; others only when they counted.
+fn counters(raw: &[(Vec<u8>, Vec<u8>)]) -> Vec<Entry> {
+    let mut odd = Vec::new();
+    let mut packets = std::collections::BTreeMap::new();
+    for (key, value) in raw {
+        match (
+            u32::from_bytes(key),
+            <[u8; 8]>::try_from(value.as_slice()).map(u64::from_ne_bytes),
+        ) {
+            (Some(index), Ok(count)) => {
+                packets.insert(index, count);
+            }
+            _ => odd.push((key.clone(), value.clone())),
+        }
+    }
+    let named = Counter::ALL
+        .iter()
+        .map(|&counter| (counter as u32, counter.name(), counter.description().trim()));
+    let mut entries: Vec<Entry> = named
+        .map(|(index, name, description)| counter(index, name, packets.remove(&index).unwrap_or(0), description))
+        .collect();
+    let unnamed = packets.into_iter().filter(|(_, count)| *count > 0);
+    entries.extend(unnamed.map(|(index, count)| counter(index, "unnamed", count, "counted by a newer data plane")));
+    entries.extend(undecoded(&odd));
+    entries
+}
+
+fn counter(index: u32, name: &str, packets: u64, description: &str) -> Entry {
+    Entry {
+        line: format!("{index:>2} {name:<24} {packets:>12}  {description}"),
+        fields: vec![
+            ("index", number(index)),
+            ("name", Json::text(name)),
+            ("packets", number(packets)),
+            ("description", Json::text(description)),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! A server on a free port of loopback, and a client that shows every byte.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use weft_diag::{Ask, Request, serve};
+
+/// The longest that a test waits for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A serving API; stops when dropped.
+pub(crate) struct Server {
+    port: u16,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    /// Serves with `answer` as the daemon.
+    pub(crate) fn start(mut answer: impl FnMut(Request) + Send + 'static) -> Server {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                    .await
+                    .expect("a free port");
+                tell.send(listener.local_addr().expect("an address").port())
+                    .expect("the test waits");
+                let (ask, mut requests) = asking();
+                let serving = serve(listener, ask, async { drop(stopped.await) });
+                let daemon = async {
+                    while let Some(request) = requests.recv().await {
+                        answer(request);
+                    }
+                };
+                tokio::join!(serving, daemon);
+            });
+        });
+        let port = told.recv_timeout(PATIENCE).expect("the server listens");
+        Server {
+            port,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().map(std::thread::JoinHandle::join);
+        if !std::thread::panicking() {
+            ended.expect("it was started").expect("the server did not panic");
+        }
+    }
+}
+
+/// A way to ask, and where the requests arrive.
+pub(crate) fn asking() -> (Ask, mpsc::Receiver<Request>) {
+    let (send, receive) = mpsc::channel(16);
+    let ask = Ask::new(move |request| {
+        let send = send.clone();
+        async move { send.send(request).await.is_ok() }
+    });
+    (ask, receive)
+}
+
+/// A reply, taken apart.
+#[derive(Debug)]
+pub(crate) struct HttpReply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl HttpReply {
+    /// The value of a header, empty when it is missing.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let value = self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        });
+        value.unwrap_or_default()
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("a text body")
+    }
+}
+
+/// Sends bytes and reads the reply until the server closes.
+pub(crate) fn exchange(port: u16, request: &str) -> HttpReply {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    stream.write_all(request.as_bytes()).expect("send");
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("a reply within the limit");
+    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("headers end");
+    let head = String::from_utf8(bytes[..end].to_vec()).expect("headers are text");
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .expect("a status line");
+    HttpReply {
+        status,
+        head,
+        body: bytes[end + 4..].to_vec(),
+    }
+}
+
+/// `GET path`.
+pub(crate) fn get(port: u16, path: &str) -> HttpReply {
+    exchange(
+        port,
+        &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+    )
+}

@@ -1,0 +1,31 @@
+//! `bench`: packet rate and cost.
+
+use crate::build;
+use crate::process::{Done, Failure, is_root, run as run_program};
+use crate::setup::Scope;
+use crate::workspace::Workspace;
+use clap::Args;
+
+/// Measure packet rate and cost against Docker's arrangement and no overlay at all, in one run.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Arguments of the bench itself; `bench -- --help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Done {
+    if !is_root() {
+        return Err(Failure::new(
+            "the bench needs root: it makes network namespaces and loads eBPF programs",
+        ));
+    }
+    build::prepare(workspace, Scope::Bench)?;
+    // The generators must not be what limits the rate.
+    run_program(
+        workspace
+            .cargo()
+            .args(["build", "--quiet", "--release", "--package", "weft-bench", "--bins"]),
+    )?;
+    build::exec(workspace, "weft-bench", "release", &arguments.arguments)
+}

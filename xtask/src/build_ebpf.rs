@@ -1,0 +1,127 @@
+//! `build-ebpf`: the programs, compiled for the kernel.
+
+use crate::process::{Done, Failure, cannot_start, line_of};
+use crate::setup::{self, Scope, Tools};
+use crate::workspace::Workspace;
+use clap::Args;
+use std::path::Path;
+use std::process::Command;
+
+/// Compile the eBPF programs into target/weft-dataplane.bpf.o.
+///
+/// Uses the toolchain that `setup` finds. The object is replaced only when it changed, so that nothing that depends on it is
+/// built again without need.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {}
+
+/// The BPF target of this machine's byte order: maps are shared memory, so both sides must agree.
+const TARGET: &str = if cfg!(target_endian = "little") {
+    "bpfel-unknown-none"
+} else {
+    "bpfeb-unknown-none"
+};
+
+pub(crate) fn run(workspace: &Workspace, _arguments: &Arguments) -> Done {
+    let tools = setup::ensure(workspace, Scope::Build)?;
+    let changed = build(workspace, &tools)?;
+    println!(
+        "{} {}",
+        workspace.object().display(),
+        if changed { "built" } else { "is up to date" }
+    );
+    Ok(())
+}
+
+/// Builds the object; true if it changed.
+pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Done<bool> {
+    let folder = workspace.target().join("bpf");
+    let mut command = Command::new(&tools.toolchain.cargo);
+    command
+        .current_dir(workspace.root())
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "weft-dataplane",
+            "--bin",
+            "weft-dataplane",
+            "--profile",
+            "bpf",
+        ])
+        .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
+        .arg(&folder)
+        .env("RUSTC", &tools.toolchain.rustc)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&tools.linker))
+        .env_remove("RUSTFLAGS");
+    let status = command.status().map_err(|error| cannot_start(&command, &error))?;
+    if !status.success() {
+        return Err(Failure::new(format!(
+            "the eBPF programs did not build with the {} and {}; the reason is above. The command: {}",
+            tools.toolchain.name,
+            tools.linker.display(),
+            line_of(&command)
+        )));
+    }
+    replace_if_changed(&folder.join(TARGET).join("bpf/weft-dataplane"), &workspace.object())
+}
+
+/// Flags joined the way cargo wants them when a path may hold a space.
+fn rustflags(linker: &Path) -> String {
+    let linker = format!("linker={}", linker.display());
+    ["-C", &linker, "-C", "link-arg=--btf", "-C", "debuginfo=2"].join("\u{1f}")
+}
+
+/// Copies through a neighbour and a rename, so that a daemon never reads half an object.
+fn replace_if_changed(built: &Path, object: &Path) -> Done<bool> {
+    let explain = |what: &str, path: &Path, error| Failure::new(format!("cannot {what} {}: {error}", path.display()));
+    let new = std::fs::read(built).map_err(|error| explain("read", built, error))?;
+    if std::fs::read(object).is_ok_and(|old| old == new) {
+        return Ok(false);
+    }
+    let neighbour = object.with_extension("o.new");
+    std::fs::write(&neighbour, new).map_err(|error| explain("write", &neighbour, error))?;
+    std::fs::rename(&neighbour, object).map_err(|error| explain("replace", object, error))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_is_replaced_only_when_it_changed() {
+        let folder = std::env::temp_dir().join(format!("weft-xtask-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (built, object) = (folder.join("built"), folder.join("weft.bpf.o"));
+        std::fs::write(&built, "one").unwrap();
+        let first = replace_if_changed(&built, &object);
+        let same = replace_if_changed(&built, &object);
+        std::fs::write(&built, "two").unwrap();
+        let changed = replace_if_changed(&built, &object);
+        let content = std::fs::read_to_string(&object).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(
+            (first, same, changed, content.as_str()),
+            (Ok(true), Ok(false), Ok(true), "two")
+        );
+    }
+
+    #[test]
+    fn a_missing_build_is_named() {
+        let failure =
+            replace_if_changed(Path::new("/nonexistent/built"), Path::new("/nonexistent/object")).unwrap_err();
+        assert!(
+            failure.to_string().starts_with("cannot read /nonexistent/built"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn a_linker_path_may_hold_a_space() {
+        assert_eq!(
+            rustflags(Path::new("/a b/l")).split('\u{1f}').nth(1),
+            Some("linker=/a b/l")
+        );
+    }
+}
