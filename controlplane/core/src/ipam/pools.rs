@@ -21,7 +21,7 @@ pub enum InvalidPools {
     /// There is nothing to take subnets from.
     #[error("no address pool given: at least one is needed, as 10.0.0.0/8")]
     None,
-    /// More than [`MAX_POOLS`].
+    /// More than 256, which are already far more than anybody writes.
     #[error("{0} address pools given: at most 256 are possible")]
     TooMany(usize),
     /// Not within 1 to [`MAX_POOL_MASK`].

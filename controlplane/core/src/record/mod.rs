@@ -4,6 +4,7 @@
 //! error that names field and value otherwise. The raw ones ([`RawPeerRecord::lenient`], [`RawEndpointRecord::lenient`]) are for
 //! diagnostics: they keep whatever was readable before the first error, as Docker's own tool prints it.
 
+mod declared;
 mod wire;
 
 #[cfg(test)]
