@@ -1,1 +1,144 @@
-//! Being written.
+//! Where each address lives: peer records, sorted by address, without what cannot be used.
+//!
+//! **Conflicts.** Two records of one network may claim one address for a moment, when an endpoint moves or an owner failed. The
+//! record with the smaller endpoint id counts, on every node alike; when it goes, the other one counts. Both are reported.
+
+#[cfg(test)]
+mod tests;
+
+use crate::id::{MacAddress, NetworkId, NodeId};
+use crate::record::PeerRecord;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// A row of `overlay_peer_table`, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerRow {
+    /// The network that it belongs to.
+    pub network: NetworkId,
+    /// The row's key: the endpoint's id. Text, because other members may write what they like.
+    pub endpoint: String,
+    /// The node that wrote it.
+    pub owner: NodeId,
+    /// What it says.
+    pub record: PeerRecord,
+}
+
+/// A remote endpoint, as the record that counts has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The endpoint's id.
+    pub endpoint: String,
+    /// The node that wrote the record.
+    pub owner: NodeId,
+    /// The endpoint's MAC.
+    pub mac: MacAddress,
+    /// The VTEP behind which it lives.
+    pub vtep: Ipv4Addr,
+}
+
+/// Why a record does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Another endpoint of the network has the same address.
+    Conflict {
+        /// The endpoint whose record counts.
+        with: String,
+    },
+    /// Its VTEP is no unicast IPv4 address, which is all that the data path can send to.
+    Vtep(IpAddr),
+    /// Its address is none that an endpoint can have: unspecified, broadcast, multicast or loopback.
+    Address,
+}
+
+/// A record that does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its network.
+    pub network: NetworkId,
+    /// Its endpoint.
+    pub endpoint: String,
+    /// Its address.
+    pub ip: Ipv4Addr,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Where all remote endpoints live.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overlay {
+    /// By network and address.
+    pub peers: BTreeMap<NetworkId, BTreeMap<Ipv4Addr, Location>>,
+    /// What was left out, by network, address and endpoint.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Overlay {
+    /// Sorts the rows, in whatever order they come. Rows whose VTEP is one of `own` are of this node's endpoints and are left
+    /// out silently (`spec/overlay-driver.md` 4.8).
+    pub fn new(rows: impl IntoIterator<Item = PeerRow>, own: &BTreeSet<IpAddr>) -> Self {
+        let mut rows: Vec<PeerRow> = rows
+            .into_iter()
+            .filter(|row| !own.contains(&row.record.tunnel_endpoint_ip))
+            .collect();
+        rows.sort_by(|a, b| order(a).cmp(&order(b)));
+        let mut overlay = Overlay::default();
+        for row in rows {
+            overlay.add(row);
+        }
+        overlay
+    }
+
+    /// The remote endpoint with this address.
+    pub fn locate(&self, network: &NetworkId, ip: Ipv4Addr) -> Option<&Location> {
+        self.peers.get(network)?.get(&ip)
+    }
+
+    fn add(&mut self, row: PeerRow) {
+        let ip = row.record.endpoint_ip.addr();
+        let counted = self.locate(&row.network, ip).map(|location| location.endpoint.clone());
+        let usable = usable_vtep(row.record.tunnel_endpoint_ip);
+        let reason = match (usable, counted) {
+            (None, _) => Reason::Vtep(row.record.tunnel_endpoint_ip),
+            _ if !is_host(ip) => Reason::Address,
+            (_, Some(with)) => Reason::Conflict { with },
+            (Some(vtep), None) => {
+                let PeerRow {
+                    network,
+                    endpoint,
+                    owner,
+                    record,
+                } = row;
+                let location = Location {
+                    endpoint,
+                    owner,
+                    mac: record.endpoint_mac,
+                    vtep,
+                };
+                self.peers.entry(network).or_default().insert(ip, location);
+                return;
+            }
+        };
+        self.skipped.push(Skipped {
+            network: row.network,
+            endpoint: row.endpoint,
+            ip,
+            reason,
+        });
+    }
+}
+
+fn order(row: &PeerRow) -> (&NetworkId, Ipv4Addr, &str, &NodeId) {
+    (&row.network, row.record.endpoint_ip.addr(), &row.endpoint, &row.owner)
+}
+
+fn usable_vtep(address: IpAddr) -> Option<Ipv4Addr> {
+    match address.to_canonical() {
+        IpAddr::V4(address) => is_host(address).then_some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn is_host(ip: Ipv4Addr) -> bool {
+    !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || ip.is_loopback())
+}

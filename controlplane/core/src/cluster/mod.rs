@@ -3,6 +3,29 @@
 //! [`State::decide`] looks and answers, [`State::apply`] changes: between the two the caller commits the changes to its store, so
 //! that memory never holds what the store refused.
 
+mod allocations;
+mod check;
+mod decide;
+mod index;
+mod members;
+mod networks;
+mod options;
+mod refusal;
+mod services;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+pub use allocations::{MAX_ALIAS_BYTES, MAX_ALIASES, MAX_ALLOCATIONS};
+pub use check::{MAX_ENDPOINT_NAME, MAX_NAME};
+pub use members::MAX_MEMBERS;
+pub use networks::MAX_NETWORKS;
+pub use options::{DEFAULT_MTU, ENCAPSULATION_OVERHEAD, MIN_MTU, MTU_OPTION, VNI_OPTION};
+pub use refusal::{Refusal, RefusalKind};
+pub use services::MAX_SERVICES;
+pub use state::{State, Usage};
+
 use crate::id::{EndpointId, MacAddress, NetworkId, ServiceId, Vni};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -206,6 +229,8 @@ pub enum Request {
 /// What the manager answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", content = "value", rename_all = "kebab-case")]
+// One reply at a time is in flight; boxes would only make it harder to take apart.
+#[allow(clippy::large_enum_variant)]
 pub enum Reply {
     /// Nothing to tell.
     Done,

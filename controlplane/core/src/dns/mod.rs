@@ -1,5 +1,13 @@
 //! The answer to a question (`spec/service-discovery-lb.md` 5.8).
 
+#[cfg(test)]
+mod tests;
+
+use crate::id::NetworkId;
+use crate::service::Names;
+use rand_core::{Rng, SeedableRng};
+use rand_pcg::Pcg32;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 /// What a container asks.
@@ -28,4 +36,88 @@ pub enum Decision {
     Name(String),
     /// Not ours: ask the host's resolvers.
     Forward,
+}
+
+/// The names of all networks that this node knows, with what the networks are called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Zones {
+    zones: BTreeMap<NetworkId, Zone>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Zone {
+    network_name: String,
+    names: Names,
+}
+
+impl Zones {
+    /// Names of nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the names of a network; what was known of it before is forgotten.
+    pub fn set(&mut self, network: NetworkId, network_name: String, names: Names) {
+        self.zones.insert(network, Zone { network_name, names });
+    }
+
+    /// Forgets a network.
+    pub fn remove(&mut self, network: &NetworkId) {
+        self.zones.remove(network);
+    }
+
+    /// The answer for an endpoint that is attached to `networks`, which are searched in this order. Several addresses come in an
+    /// order that depends on `shuffle_seed`: this is the round robin of DNS, so it should differ from query to query.
+    pub fn answer(&self, question: &Question, networks: &[NetworkId], shuffle_seed: u64) -> Decision {
+        match question {
+            Question::A(name) => match self.resolve(name, networks) {
+                Some(addresses) => Decision::Addresses(shuffled(addresses, shuffle_seed)),
+                None => Decision::Forward,
+            },
+            // The overlay is IPv4 only and has no mail: a known name must not leak to the host's resolvers.
+            Question::Aaaa(name) | Question::Mx(name) => match self.resolve(name, networks) {
+                Some(_) => Decision::NoData,
+                None => Decision::Forward,
+            },
+            Question::Ptr(address) => self
+                .reverse(*address, networks)
+                .map_or(Decision::Forward, Decision::Name),
+            Question::Other(_) => Decision::Forward,
+        }
+    }
+
+    /// `a.b.c` is tried as `a.b.c` in any attached network, then `a.b` in network `c`, then `a` in network `b.c`.
+    fn resolve(&self, name: &str, networks: &[NetworkId]) -> Option<&BTreeSet<Ipv4Addr>> {
+        let attached = || networks.iter().filter_map(|id| self.zones.get(id));
+        let plain = attached().find_map(|zone| zone.names.addresses(name));
+        let mut dots = name.rmatch_indices('.').map(|(at, _)| (&name[..at], &name[at + 1..]));
+        plain.or_else(|| {
+            dots.find_map(|(host, network)| {
+                attached()
+                    .filter(|zone| zone.network_name.eq_ignore_ascii_case(network))
+                    .find_map(|zone| zone.names.addresses(host))
+            })
+        })
+    }
+
+    fn reverse(&self, address: Ipv4Addr, networks: &[NetworkId]) -> Option<String> {
+        let mut zones = networks.iter().filter_map(|id| self.zones.get(id));
+        zones.find_map(|zone| {
+            zone.names
+                .name_of(address)
+                .map(|name| format!("{name}.{}", zone.network_name))
+        })
+    }
+}
+
+/// Fisher and Yates's shuffle.
+fn shuffled(addresses: &BTreeSet<Ipv4Addr>, seed: u64) -> Vec<Ipv4Addr> {
+    let mut addresses: Vec<Ipv4Addr> = addresses.iter().copied().collect();
+    let mut random = Pcg32::seed_from_u64(seed);
+    for last in (1..addresses.len()).rev() {
+        // The remainder favours low indices by less than length / 2^64, which nobody can notice.
+        let chosen = random.next_u64() % (last as u64 + 1);
+        addresses.swap(last, chosen as usize);
+    }
+    addresses
 }

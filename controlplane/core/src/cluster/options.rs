@@ -1,0 +1,79 @@
+//! The driver options of a network (`spec/overlay-driver.md` 4.2).
+
+use super::refusal::Refusal;
+use crate::id::Vni;
+use std::collections::BTreeMap;
+
+/// Driver option: MTU of the underlay, bytes, decimal.
+pub const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+
+/// Driver option: the VNI, decimal. Docker calls it a list, one for each subnet; a network of weft's has one subnet.
+pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+
+/// Outer Ethernet-less cost of VXLAN, bytes: inner Ethernet 14, IPv4 20, UDP 8, VXLAN 8 (`spec/overlay-driver.md` 4.5).
+pub const ENCAPSULATION_OVERHEAD: u32 = 50;
+
+/// MTU of the underlay if none is given, bytes.
+pub const DEFAULT_MTU: u32 = 1500;
+
+/// The least MTU inside an overlay, bytes: what every IPv4 link must carry (RFC 791 section 3.2).
+pub const MIN_MTU: u32 = 68;
+
+/// The longest IPv4 packet, bytes (RFC 791 section 3.1).
+const MAX_UNDERLAY_MTU: u32 = 65_535;
+
+/// What the options say.
+pub(super) struct DriverOptions {
+    /// MTU inside the overlay, bytes.
+    pub(super) mtu: u32,
+    /// A certain VNI.
+    pub(super) vni: Option<Vni>,
+}
+
+pub(super) fn parse(options: &BTreeMap<String, String>) -> Result<DriverOptions, Refusal> {
+    let mut parsed = DriverOptions {
+        mtu: DEFAULT_MTU - ENCAPSULATION_OVERHEAD,
+        vni: None,
+    };
+    for (key, value) in options {
+        match key.as_str() {
+            MTU_OPTION => parsed.mtu = mtu(value)?,
+            VNI_OPTION => parsed.vni = Some(vni(value)?),
+            "encrypted" => {
+                return Err(Refusal::invalid(
+                    "driver option \"encrypted\" is not supported yet, and the network would be plain text: create it without",
+                ));
+            }
+            _ => {
+                return Err(Refusal::invalid(format!(
+                    "unknown driver option {key:?}: it should be {MTU_OPTION} or {VNI_OPTION}"
+                )));
+            }
+        }
+    }
+    Ok(parsed)
+}
+
+fn mtu(value: &str) -> Result<u32, Refusal> {
+    let least = MIN_MTU + ENCAPSULATION_OVERHEAD;
+    let underlay = value
+        .parse()
+        .ok()
+        .filter(|mtu| (least..=MAX_UNDERLAY_MTU).contains(mtu));
+    underlay.map(|mtu| mtu - ENCAPSULATION_OVERHEAD).ok_or_else(|| {
+        Refusal::invalid(format!(
+            "invalid MTU value: {value:?}: {MTU_OPTION} should be the underlay's MTU, {least} to {MAX_UNDERLAY_MTU} bytes, of \
+             which VXLAN takes {ENCAPSULATION_OVERHEAD}"
+        ))
+    })
+}
+
+fn vni(value: &str) -> Result<Vni, Refusal> {
+    let number = value.parse().ok().and_then(|number| Vni::new(number).ok());
+    number.ok_or_else(|| {
+        Refusal::invalid(format!(
+            "invalid vxlan id value {value:?} passed: {VNI_OPTION} should be one number from 1 to {}",
+            Vni::MAX
+        ))
+    })
+}

@@ -1,0 +1,109 @@
+//! One address, one place, whatever the order of the rows.
+
+use super::*;
+use proptest::prelude::*;
+
+fn row(network: &str, endpoint: &str, ip: &str, vtep: &str) -> PeerRow {
+    let ip: Ipv4Addr = ip.parse().unwrap();
+    PeerRow {
+        network: NetworkId::new(network).unwrap(),
+        endpoint: endpoint.to_owned(),
+        owner: NodeId::new("4a027258ed3e").unwrap(),
+        record: PeerRecord {
+            endpoint_ip: ipnet::Ipv4Net::new(ip, 24).unwrap(),
+            endpoint_mac: MacAddress::from_ipv4(ip),
+            tunnel_endpoint_ip: vtep.parse().unwrap(),
+        },
+    }
+}
+
+fn overlay(rows: &[PeerRow]) -> Overlay {
+    Overlay::new(rows.to_vec(), &["192.168.0.1".parse().unwrap()].into())
+}
+
+#[test]
+fn a_remote_record_says_where_its_address_lives() {
+    let net = NetworkId::new("net").unwrap();
+    let got = overlay(&[
+        row("net", "e1", "10.0.0.2", "192.168.0.2"),
+        row("other", "e2", "10.0.0.2", "192.168.0.3"),
+    ]);
+    let location = got.locate(&net, Ipv4Addr::new(10, 0, 0, 2)).unwrap();
+    assert_eq!(
+        (location.endpoint.as_str(), location.vtep),
+        ("e1", Ipv4Addr::new(192, 168, 0, 2))
+    );
+    assert_eq!(got.locate(&net, Ipv4Addr::new(10, 0, 0, 3)), None);
+    assert_eq!(got.skipped, []);
+}
+
+#[test]
+fn records_of_this_node_are_left_out_silently() {
+    assert_eq!(
+        overlay(&[row("net", "e1", "10.0.0.2", "192.168.0.1")]),
+        Overlay::default()
+    );
+}
+
+#[test]
+fn of_two_records_for_an_address_the_smaller_endpoint_id_counts() {
+    let (a, b) = (
+        row("net", "aaa", "10.0.0.2", "192.168.0.2"),
+        row("net", "bbb", "10.0.0.2", "192.168.0.3"),
+    );
+    let got = overlay(&[b.clone(), a.clone()]);
+    assert_eq!(got, overlay(&[a.clone(), b.clone()]));
+    assert_eq!(
+        got.locate(&a.network, Ipv4Addr::new(10, 0, 0, 2)).unwrap().endpoint,
+        "aaa"
+    );
+    assert_eq!(got.skipped.len(), 1);
+    assert_eq!(
+        (got.skipped[0].endpoint.as_str(), &got.skipped[0].reason),
+        ("bbb", &Reason::Conflict { with: "aaa".into() })
+    );
+    assert_eq!(overlay(&[b]).peers.len(), 1, "when the first goes, the other counts");
+}
+
+#[test]
+fn what_cannot_be_sent_to_is_named() {
+    let got = overlay(&[
+        row("net", "e1", "10.0.0.2", "fd00::2"),
+        row("net", "e2", "10.0.0.3", "0.0.0.0"),
+        row("net", "e3", "224.0.0.1", "192.168.0.2"),
+        row("net", "e4", "10.0.0.4", "::ffff:192.168.0.2"),
+    ]);
+    let skipped: Vec<_> = got
+        .skipped
+        .iter()
+        .map(|s| (s.endpoint.as_str(), s.reason.clone()))
+        .collect();
+    assert_eq!(
+        skipped,
+        [
+            ("e1", Reason::Vtep("fd00::2".parse().unwrap())),
+            ("e2", Reason::Vtep("0.0.0.0".parse().unwrap())),
+            ("e3", Reason::Address),
+        ]
+    );
+    assert_eq!(got.peers.values().map(BTreeMap::len).sum::<usize>(), 1);
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_rows_does_not_matter(
+        rows in proptest::collection::vec((0..2u8, 0..5u8, 0..4u8, 1..4u8), 0..20), seed in any::<prop::sample::Index>(),
+    ) {
+        let rows: Vec<_> = rows.into_iter().map(|(network, endpoint, ip, vtep)| {
+            row(&format!("n{network}"), &format!("e{endpoint}"), &format!("10.0.0.{}", ip + 2), &format!("192.168.0.{vtep}"))
+        }).collect();
+        let mut turned = rows.clone();
+        if !turned.is_empty() {
+            turned.rotate_left(seed.index(rows.len()));
+            turned.reverse();
+        }
+        prop_assert_eq!(overlay(&rows).skipped.len(), overlay(&turned).skipped.len());
+        let endpoints = |o: &Overlay| o.peers.values().flatten().map(|(ip, l)| (*ip, l.endpoint.clone())).collect::<Vec<_>>();
+        prop_assert_eq!(endpoints(&overlay(&rows)), endpoints(&overlay(&turned)));
+    }
+}

@@ -1,0 +1,35 @@
+//! The records that a node writes for an endpoint of its own, out of what the manager declared.
+
+use super::{EndpointRecord, PeerRecord};
+use crate::cluster::{Allocation, Network, Service};
+use ipnet::Ipv4Net;
+use std::net::IpAddr;
+
+impl PeerRecord {
+    /// The row of an endpoint that lives behind `vtep`.
+    pub fn declared(network: &Network, allocation: &Allocation, vtep: IpAddr) -> Self {
+        let with_mask = Ipv4Net::new(allocation.ip, network.subnet.prefix_len());
+        PeerRecord {
+            endpoint_ip: with_mask.unwrap_or_else(|_| Ipv4Net::from(allocation.ip)),
+            endpoint_mac: allocation.mac,
+            tunnel_endpoint_ip: vtep,
+        }
+    }
+}
+
+impl EndpointRecord {
+    /// The row of an endpoint, enabled. `service` is the one that it is a task of.
+    pub fn declared(service: Option<&Service>, allocation: &Allocation) -> Self {
+        EndpointRecord {
+            name: allocation.name.clone(),
+            service_name: service.map(|service| service.name.clone()).unwrap_or_default(),
+            service_id: service.map(|service| service.id.to_string()).unwrap_or_default(),
+            virtual_ip: service.and_then(|service| service.networks.get(&allocation.network).copied().flatten()),
+            endpoint_ip: allocation.ip,
+            ingress_ports: Vec::new(),
+            aliases: Vec::new(),
+            task_aliases: allocation.aliases.clone(),
+            service_disabled: false,
+        }
+    }
+}

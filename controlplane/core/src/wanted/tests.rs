@@ -1,0 +1,408 @@
+//! Tables in, maps out.
+
+use super::*;
+use crate::id::{NodeId, Vni};
+use crate::overlay::PeerRow;
+use crate::record::{EndpointRecord, PeerRecord};
+use crate::service::EndpointRow;
+use weft_dataplane::abi::service::POLICY_ROUND_ROBIN;
+
+/// All inputs, owned.
+#[derive(Clone, Default)]
+struct World {
+    networks: BTreeMap<NetworkId, cluster::Network>,
+    joined: BTreeSet<NetworkId>,
+    attachments: Vec<LocalAttachment>,
+    peers: Vec<PeerRow>,
+    tasks: Vec<EndpointRow>,
+    routes: BTreeMap<Ipv4Addr, Node>,
+}
+
+fn id(network: &str) -> NetworkId {
+    NetworkId::new(network).unwrap()
+}
+
+fn owner() -> NodeId {
+    NodeId::new("4a027258ed3e").unwrap()
+}
+
+fn ip(net: u8, last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, net, last)
+}
+
+fn vtep(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 0, last)
+}
+
+fn at(net: u8, last: u8) -> OverlayAddress {
+    OverlayAddress {
+        vni: 4096 + u32::from(net),
+        ip: ip(net, last).octets(),
+    }
+}
+
+fn route(last: u8) -> Node {
+    Node {
+        next_hop: vtep(last).octets(),
+        source: vtep(1).octets(),
+        ifindex: 2,
+        mtu: 1500,
+    }
+}
+
+impl World {
+    /// Network `name` is 10.0.`net`.0/24 with VNI 4096 + `net`.
+    fn network(mut self, name: &str, net: u8) -> Self {
+        let network = cluster::Network {
+            id: id(name),
+            name: name.to_owned(),
+            created: 1,
+            vni: Vni::new(4096 + u32::from(net)).unwrap(),
+            subnet: ipnet::Ipv4Net::new(ip(net, 0), 24).unwrap(),
+            gateway: ip(net, 1),
+            mtu: 1450,
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        };
+        self.networks.insert(id(name), network);
+        self
+    }
+
+    fn attach(mut self, name: &str, ifindex: u32, ip: Ipv4Addr) -> Self {
+        self.attachments.push(LocalAttachment {
+            endpoint: EndpointId::new(format!("{ifindex:064x}")).unwrap(),
+            network: id(name),
+            ifindex,
+            ip,
+            mac: MacAddress::from_ipv4(ip),
+        });
+        self
+    }
+
+    fn peer(mut self, name: &str, ip: Ipv4Addr, behind: u8) -> Self {
+        self.peers.push(PeerRow {
+            network: id(name),
+            endpoint: ip.to_string(),
+            owner: owner(),
+            record: PeerRecord {
+                endpoint_ip: ipnet::Ipv4Net::new(ip, 24).unwrap(),
+                endpoint_mac: MacAddress::from_ipv4(ip),
+                tunnel_endpoint_ip: vtep(behind).into(),
+            },
+        });
+        self
+    }
+
+    fn task(mut self, name: &str, service: &str, ip: Ipv4Addr, vip: Option<Ipv4Addr>, disabled: bool) -> Self {
+        self.tasks.push(EndpointRow {
+            network: id(name),
+            endpoint: ip.to_string(),
+            owner: owner(),
+            record: EndpointRecord {
+                name: ip.to_string(),
+                service_name: service.to_owned(),
+                service_id: service.to_owned(),
+                virtual_ip: vip,
+                endpoint_ip: ip,
+                ingress_ports: vec![],
+                aliases: vec![],
+                task_aliases: vec![],
+                service_disabled: disabled,
+            },
+        });
+        self
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&Inputs<'_>) -> T) -> T {
+        let overlay = Overlay::new(self.peers.clone(), &[vtep(1).into()].into());
+        let services = Services::new(self.tasks.clone());
+        look(&Inputs {
+            networks: &self.networks,
+            joined: &self.joined,
+            attachments: &self.attachments,
+            overlay: &overlay,
+            services: &services,
+            routes: &self.routes,
+        })
+    }
+
+    fn wanted(&self) -> MapContents {
+        let wanted = self.with(wanted);
+        assert_eq!(wanted.overflows, []);
+        wanted.contents
+    }
+
+    fn within(&self, limits: Limits) -> Wanted {
+        self.with(|inputs| build(inputs, limits))
+    }
+}
+
+fn backends(contents: &MapContents, vip: OverlayAddress) -> Vec<u8> {
+    let count = contents.services[&vip].backend_count;
+    (0..count)
+        .map(|slot| {
+            contents.backends[&BackendKey {
+                vni: vip.vni,
+                vip: vip.ip,
+                slot,
+            }]
+                .ip[3]
+        })
+        .collect()
+}
+
+#[test]
+fn a_local_endpoint_a_peer_and_a_service_fill_all_maps() {
+    let mut world = World::default()
+        .network("app", 1)
+        .attach("app", 7, ip(1, 3))
+        .peer("app", ip(1, 5), 2)
+        .task("app", "web", ip(1, 5), Some(ip(1, 4)), false)
+        .task("app", "web", ip(1, 3), Some(ip(1, 4)), false);
+    world.routes.insert(vtep(2), route(2));
+    let gateway_mac = [2, 0x42, 10, 0, 1, 1];
+    let gateway = [10, 0, 1, 1];
+    let mac = [2, 0x42, 10, 0, 1, 3];
+    let expected = MapContents {
+        attachments: [(
+            7,
+            Attachment {
+                vni: 4097,
+                ip: [10, 0, 1, 3],
+                gateway,
+                mac,
+                gateway_mac,
+            },
+        )]
+        .into(),
+        networks: [(
+            4097,
+            Network {
+                gateway,
+                gateway_mac,
+                prefix_len: 24,
+                padding: 0,
+            },
+        )]
+        .into(),
+        endpoints: [(
+            at(1, 3),
+            Endpoint {
+                ifindex: 7,
+                mac,
+                padding: [0; 2],
+            },
+        )]
+        .into(),
+        peers: [(
+            at(1, 5),
+            Peer {
+                vtep: [192, 168, 0, 2],
+                mac: [2, 0x42, 10, 0, 1, 5],
+                padding: [0; 2],
+            },
+        )]
+        .into(),
+        nodes: [([192, 168, 0, 2], route(2))].into(),
+        services: [(
+            at(1, 4),
+            Service {
+                backend_count: 2,
+                policy: POLICY_ROUND_ROBIN,
+            },
+        )]
+        .into(),
+        backends: [
+            (
+                BackendKey {
+                    vni: 4097,
+                    vip: [10, 0, 1, 4],
+                    slot: 0,
+                },
+                Backend { ip: [10, 0, 1, 3] },
+            ),
+            (
+                BackendKey {
+                    vni: 4097,
+                    vip: [10, 0, 1, 4],
+                    slot: 1,
+                },
+                Backend { ip: [10, 0, 1, 5] },
+            ),
+        ]
+        .into(),
+    };
+    assert_eq!(world.wanted(), expected);
+    world.peers.reverse();
+    world.tasks.reverse();
+    assert_eq!(world.wanted(), expected);
+}
+
+#[test]
+fn only_networks_that_the_node_takes_part_in_are_in_the_maps() {
+    let mut world = World::default()
+        .network("app", 1)
+        .network("far", 2)
+        .attach("app", 7, ip(1, 3))
+        .peer("far", ip(2, 5), 2)
+        .peer("unknown", ip(3, 5), 3)
+        .task("far", "web", ip(2, 5), Some(ip(2, 4)), false);
+    let contents = world.wanted();
+    assert_eq!(contents.networks.keys().collect::<Vec<_>>(), [&4097]);
+    assert!(contents.peers.is_empty() && contents.services.is_empty());
+    assert_eq!(world.with(vteps), [].into());
+    world.joined = [id("far"), id("unknown")].into();
+    let contents = world.wanted();
+    assert_eq!(contents.networks.keys().collect::<Vec<_>>(), [&4097, &4098]);
+    assert_eq!(backends(&contents, at(2, 4)), [5]);
+    assert_eq!(world.with(vteps), [vtep(2)].into());
+    assert_eq!(
+        contents.nodes,
+        BTreeMap::new(),
+        "no route is known yet, but the peer is there"
+    );
+    assert_eq!(contents.peers.len(), 1);
+}
+
+#[test]
+fn an_endpoint_of_an_unknown_network_or_a_foreign_address_is_not_attached() {
+    let contents = World::default()
+        .network("app", 1)
+        .attach("gone", 7, ip(1, 3))
+        .attach("app", 8, ip(9, 9))
+        .wanted();
+    assert_eq!((contents.attachments.len(), contents.endpoints.len()), (0, 0));
+}
+
+#[test]
+fn only_enabled_and_reachable_tasks_are_backends() {
+    let world = World::default()
+        .network("app", 1)
+        .attach("app", 7, ip(1, 3))
+        .peer("app", ip(1, 5), 2)
+        .peer("app", ip(1, 6), 2)
+        .task("app", "web", ip(1, 3), Some(ip(1, 4)), false)
+        .task("app", "web", ip(1, 5), Some(ip(1, 4)), true)
+        .task("app", "web", ip(1, 6), Some(ip(1, 4)), false)
+        .task("app", "web", ip(1, 99), Some(ip(1, 4)), false);
+    assert_eq!(
+        backends(&world.wanted(), at(1, 4)),
+        [3, 6],
+        "5 drains, of 99 nobody knows where it lives"
+    );
+}
+
+#[test]
+fn a_service_whose_tasks_all_drain_stays_without_backends_and_then_goes() {
+    let base = World::default().network("app", 1).attach("app", 7, ip(1, 3));
+    let draining = base.clone().task("app", "web", ip(1, 3), Some(ip(1, 4)), true).wanted();
+    assert_eq!(
+        draining.services,
+        [(
+            at(1, 4),
+            Service {
+                backend_count: 0,
+                policy: POLICY_ROUND_ROBIN
+            }
+        )]
+        .into()
+    );
+    assert_eq!(base.wanted().services, BTreeMap::new());
+    let dnsrr = base.task("app", "rr", ip(1, 3), None, false).wanted();
+    assert_eq!(dnsrr.services, BTreeMap::new());
+}
+
+#[test]
+fn claims_that_cannot_be_are_left_out() {
+    let contents = World::default()
+        .network("app", 1)
+        .attach("app", 8, ip(1, 3))
+        .attach("app", 7, ip(1, 3))
+        .peer("app", ip(1, 3), 2)
+        .peer("app", ip(9, 9), 2)
+        .task("app", "a", ip(1, 3), Some(ip(1, 4)), false)
+        .task("app", "b", ip(1, 4), Some(ip(1, 4)), false)
+        .task("app", "c", ip(1, 5), Some(ip(1, 1)), false)
+        .task("app", "d", ip(1, 6), Some(ip(2, 1)), false)
+        .wanted();
+    assert_eq!(
+        contents.attachments.keys().collect::<Vec<_>>(),
+        [&7],
+        "the smaller interface index counts"
+    );
+    assert_eq!(contents.endpoints[&at(1, 3)].ifindex, 7);
+    assert_eq!(
+        contents.peers,
+        BTreeMap::new(),
+        "an own address is no peer, nor is one outside of the subnet"
+    );
+    assert_eq!(
+        contents.services.keys().collect::<Vec<_>>(),
+        [&at(1, 4)],
+        "no VIP on the gateway or outside"
+    );
+    assert_eq!(
+        backends(&contents, at(1, 4)),
+        [3],
+        "of two services with one VIP the smaller id counts"
+    );
+}
+
+#[test]
+fn of_two_networks_with_one_vni_the_smaller_id_counts() {
+    let contents = World::default()
+        .network("a", 1)
+        .network("b", 1)
+        .attach("b", 7, ip(1, 3))
+        .attach("a", 8, ip(1, 4))
+        .wanted();
+    assert_eq!(contents.attachments.keys().collect::<Vec<_>>(), [&8]);
+}
+
+#[test]
+fn what_does_not_fit_is_left_out_and_reported_and_nothing_points_at_it() {
+    let mut world = World::default().network("app", 1).network("more", 2).network("most", 3);
+    world.joined = world.networks.keys().cloned().collect();
+    for last in 10..15 {
+        world = world
+            .attach("app", u32::from(last), ip(1, last))
+            .peer("app", ip(1, last + 10), last);
+        world.routes.insert(vtep(last), route(last));
+        let vip = Some(ip(1, 100 + last % 3));
+        world = world.task("app", &format!("s{}", last % 3), ip(1, last), vip, false);
+        world = world.task("app", &format!("s{}", last % 3), ip(1, last + 10), vip, false);
+    }
+    let limits = Limits {
+        attachments: 3,
+        networks: 2,
+        peers: 4,
+        nodes: 2,
+        services: 2,
+        backends: 4,
+    };
+    let Wanted { contents, overflows } = world.within(limits);
+    assert_eq!(
+        overflows.iter().map(|o| (o.map, o.wanted, o.limit)).collect::<Vec<_>>(),
+        [
+            ("attachments", 5, 3),
+            ("networks", 3, 2),
+            ("endpoints", 5, 3),
+            ("peers", 5, 4),
+            ("nodes", 5, 2),
+            ("services", 3, 2),
+            ("backends", 5, 4),
+        ]
+    );
+    assert_eq!(contents.attachments.keys().collect::<Vec<_>>(), [&10, &11, &12]);
+    assert_eq!(
+        (contents.networks.len(), contents.peers.len(), contents.nodes.len()),
+        (2, 4, 2)
+    );
+    assert_eq!(contents.backends.len(), 4);
+    for vip in contents.services.keys() {
+        for last in backends(&contents, *vip) {
+            assert!(contents.endpoints.contains_key(&at(1, last)) || contents.peers.contains_key(&at(1, last)));
+        }
+    }
+    assert_eq!(world.within(Limits::ABI).overflows, []);
+}
