@@ -1,1 +1,86 @@
-//! Being written.
+//! What users declare, over a unix socket: HTTP in the shapes of Docker's Engine API (`spec/ipam.md` 6.5, 6.6).
+
+mod cluster;
+mod networks;
+mod reply;
+mod services;
+pub mod types;
+
+use crate::daemon::Handle;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{delete, get, post};
+use reply::Refusal;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tokio::net::{UnixListener, UnixStream};
+
+/// Requests are small.
+const MAX_BODY: usize = 1 << 20;
+
+/// Owner and group of the socket may use it, as Docker's.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why the socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another daemon answers there.
+    #[error("api-socket {0}: another weftd answers there; stop it or choose another api-socket")]
+    InUse(PathBuf),
+    /// The file system refused.
+    #[error("api-socket {path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Makes the socket. One that a dead daemon left behind is replaced.
+pub async fn bind(path: &Path) -> Result<UnixListener, BindError> {
+    let io = |source| BindError::Io { path: path.to_owned(), source };
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(io)?;
+    }
+    if crate::config::exists(path) {
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(BindError::InUse(path.to_owned()));
+        }
+        std::fs::remove_file(path).map_err(io)?;
+    }
+    let listener = UnixListener::bind(path).map_err(io)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE)).map_err(io)?;
+    Ok(listener)
+}
+
+/// Serves until `shutdown`, and lets requests in flight end.
+pub async fn serve(listener: UnixListener, handle: Handle, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    axum::serve(listener, router(handle)).with_graceful_shutdown(shutdown).await
+}
+
+fn router(handle: Handle) -> Router {
+    Router::new()
+        .route("/_ping", get(async || "OK"))
+        .route("/version", get(cluster::version))
+        .route("/info", get(cluster::info))
+        .route("/networks", get(networks::list))
+        .route("/networks/create", post(networks::create))
+        .route("/networks/{network}", get(networks::inspect).delete(networks::remove))
+        .route("/networks/{network}/connect", post(networks::connect))
+        .route("/networks/{network}/disconnect", post(networks::disconnect))
+        .route("/services", get(services::list))
+        .route("/services/create", post(services::create))
+        .route("/services/{service}", get(services::inspect).merge(delete(services::remove)))
+        .route("/tasks", get(services::tasks))
+        .route("/nodes", get(cluster::nodes))
+        .route("/cluster/init", post(cluster::init))
+        .route("/cluster/join", post(cluster::join))
+        .route("/cluster/leave", post(cluster::leave))
+        .route("/cluster/token", get(cluster::token))
+        .fallback(async |uri: axum::http::Uri| Refusal::not_found(format!("page not found: {}", uri.path())))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(handle)
+}

@@ -38,6 +38,30 @@ pub enum RefusedKind {
     Failed,
 }
 
+impl RefusedKind {
+    /// The HTTP status that says it.
+    pub const fn status(self) -> u16 {
+        match self {
+            RefusedKind::Invalid => 400,
+            RefusedKind::NotFound => 404,
+            RefusedKind::Conflict => 409,
+            RefusedKind::Failed => 500,
+            RefusedKind::Unavailable => 503,
+        }
+    }
+
+    /// What an HTTP status says.
+    pub const fn from_status(status: u16) -> RefusedKind {
+        match status {
+            404 => RefusedKind::NotFound,
+            409 => RefusedKind::Conflict,
+            503 => RefusedKind::Unavailable,
+            400..=499 => RefusedKind::Invalid,
+            _ => RefusedKind::Failed,
+        }
+    }
+}
+
 /// A request to connect a namespace to a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connect {

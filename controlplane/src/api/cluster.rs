@@ -1,0 +1,60 @@
+//! `/cluster`, `/nodes`, `/info` and `/version`.
+
+use super::reply::{Body, Refusal, ask, ask_plain};
+use super::types::{Info, Join, Leave, Node, Token};
+use crate::daemon::{Command, Handle, JoinRequest};
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+use weft_dataplane::abi::ABI_VERSION;
+
+pub(super) async fn init(State(handle): State<Handle>) -> Result<Json<Token>, Refusal> {
+    let join_token = ask(&handle, Command::ClusterInit).await?;
+    Ok(Json(Token { join_token }))
+}
+
+pub(super) async fn token(State(handle): State<Handle>) -> Result<Json<Token>, Refusal> {
+    let join_token = ask(&handle, Command::ClusterToken).await?;
+    Ok(Json(Token { join_token }))
+}
+
+pub(super) async fn join(State(handle): State<Handle>, Body(body): Body<Join>) -> Result<(), Refusal> {
+    let request = JoinRequest { token: body.join_token, manager: body.remote_addr };
+    ask(&handle, |reply| Command::ClusterJoin(request, reply)).await
+}
+
+pub(super) async fn leave(State(handle): State<Handle>, Body(Leave { force }): Body<Leave>) -> Result<(), Refusal> {
+    ask(&handle, |reply| Command::ClusterLeave { force, reply }).await
+}
+
+pub(super) async fn nodes(State(handle): State<Handle>) -> Result<Json<Vec<Node>>, Refusal> {
+    let nodes = ask(&handle, Command::Nodes).await?;
+    let view = |node: crate::daemon::NodeView| Node {
+        id: node.member.id,
+        hostname: node.member.name,
+        status: if node.ready { "ready" } else { "down" }.to_owned(),
+        role: node.member.role,
+        address: node.member.address,
+        this: node.this,
+    };
+    Ok(Json(nodes.into_iter().map(view).collect()))
+}
+
+pub(super) async fn info(State(handle): State<Handle>) -> Result<Json<Info>, Refusal> {
+    let info = ask_plain(&handle, Command::Info).await?;
+    Ok(Json(Info {
+        name: info.node_name,
+        role: info.role,
+        manager: info.manager,
+        gossip_name: info.gossip_name,
+        gossip_peers: info.gossip_peers,
+        endpoints: info.endpoints,
+        attach_mode: info.attach_mode.to_owned(),
+        uplink: info.uplink,
+        server_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }))
+}
+
+pub(super) async fn version() -> Json<Value> {
+    Json(json!({ "Version": env!("CARGO_PKG_VERSION"), "AbiVersion": ABI_VERSION, "Os": std::env::consts::OS, "Arch": std::env::consts::ARCH }))
+}

@@ -1,0 +1,134 @@
+//! `/networks`.
+
+use super::reply::{Body, Refusal, ask, ask_manager, ask_plain, timestamp};
+use super::types::{ConfigFrom, Connect, Connected, Container, Created, Disconnect, Ipam, IpamConfig, Network, NetworkCreate, Peer};
+use crate::daemon::{self, Command, Handle, LocalEndpoint, NetworkView};
+use crate::netns::NetnsSpec;
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use std::collections::BTreeMap;
+use weft_core::cluster::{self, Reply, Request};
+
+pub(super) async fn list(State(handle): State<Handle>) -> Result<Json<Vec<Network>>, Refusal> {
+    match ask_manager(&handle, Request::NetworkList).await? {
+        Reply::Networks(networks) => Ok(Json(networks.iter().map(|n| network(n, &NetworkView::default())).collect())),
+        other => Err(Refusal::unexpected(&other)),
+    }
+}
+
+pub(super) async fn inspect(State(handle): State<Handle>, Path(name): Path<String>) -> Result<Json<Network>, Refusal> {
+    match ask_manager(&handle, Request::NetworkInspect { network: name }).await? {
+        Reply::Network(found) => {
+            let view = ask_plain(&handle, |reply| Command::View(found.id.clone(), reply)).await?;
+            Ok(Json(network(&found, &view)))
+        }
+        other => Err(Refusal::unexpected(&other)),
+    }
+}
+
+pub(super) async fn create(State(handle): State<Handle>, Body(body): Body<NetworkCreate>) -> Result<(StatusCode, Json<Created>), Refusal> {
+    if let Some(driver) = body.driver.filter(|driver| !driver.is_empty() && driver != "overlay") {
+        return Err(Refusal::invalid(format!("driver {driver:?} is not known: overlay is the only driver")));
+    }
+    let mut subnets = body.ipam.unwrap_or_default().config;
+    if subnets.len() > 1 {
+        return Err(Refusal::invalid(format!("{} subnets were given: a network has one", subnets.len())));
+    }
+    let config = subnets.pop().unwrap_or_default();
+    let request = Request::NetworkCreate {
+        name: body.name,
+        subnet: config.subnet,
+        gateway: config.gateway,
+        options: body.options,
+        labels: body.labels,
+    };
+    match ask_manager(&handle, request).await? {
+        Reply::Network(network) => {
+            Ok((StatusCode::CREATED, Json(Created { id: network.id.to_string(), warning: String::new() })))
+        }
+        other => Err(Refusal::unexpected(&other)),
+    }
+}
+
+pub(super) async fn remove(State(handle): State<Handle>, Path(network): Path<String>) -> Result<StatusCode, Refusal> {
+    ask_manager(&handle, Request::NetworkRemove { network }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn connect(
+    State(handle): State<Handle>,
+    Path(network): Path<String>,
+    Body(body): Body<Connect>,
+) -> Result<Json<Connected>, Refusal> {
+    let netns = match (body.netns, body.path, body.pid) {
+        (Some(name), None, None) => NetnsSpec::Name(name),
+        (None, Some(path), None) => NetnsSpec::Path(path),
+        (None, None, Some(pid)) => NetnsSpec::Pid(pid),
+        _ => return Err(Refusal::invalid("exactly one of Netns, Path and Pid is wanted".to_owned())),
+    };
+    let request = daemon::Connect {
+        network,
+        netns,
+        name: body.name,
+        service: body.service,
+        aliases: body.aliases,
+        ip: body.ipv4_address,
+    };
+    let endpoint = ask(&handle, |reply| Command::Connect(request, reply)).await?;
+    Ok(Json(Connected {
+        interface: endpoint.interface.clone(),
+        host_interface: endpoint.host_interface.clone(),
+        resolv_conf: endpoint.resolv_conf.clone(),
+        endpoint: container(&endpoint),
+    }))
+}
+
+pub(super) async fn disconnect(
+    State(handle): State<Handle>,
+    Path(network): Path<String>,
+    Body(Disconnect { endpoint }): Body<Disconnect>,
+) -> Result<StatusCode, Refusal> {
+    ask(&handle, |reply| Command::Disconnect { network, endpoint, reply }).await?;
+    Ok(StatusCode::OK)
+}
+
+fn network(network: &cluster::Network, view: &NetworkView) -> Network {
+    Network {
+        name: network.name.clone(),
+        id: network.id.to_string(),
+        created: timestamp(network.created),
+        scope: "swarm".to_owned(),
+        driver: "overlay".to_owned(),
+        enable_ipv4: true,
+        enable_ipv6: false,
+        ipam: Ipam {
+            driver: "default".to_owned(),
+            options: None,
+            config: vec![IpamConfig { subnet: Some(network.subnet.to_string()), gateway: Some(network.gateway) }],
+        },
+        internal: false,
+        attachable: true,
+        ingress: false,
+        config_from: ConfigFrom::default(),
+        config_only: false,
+        containers: containers(view),
+        options: network.options.clone(),
+        labels: network.labels.clone(),
+        peers: view.peers.iter().map(|(name, ip)| Peer { name: name.clone(), ip: *ip }).collect(),
+    }
+}
+
+fn containers(view: &NetworkView) -> BTreeMap<String, Container> {
+    view.endpoints.iter().map(|endpoint| (endpoint.id.to_string(), container(endpoint))).collect()
+}
+
+fn container(endpoint: &LocalEndpoint) -> Container {
+    Container {
+        name: endpoint.name.clone(),
+        endpoint_id: endpoint.id.to_string(),
+        mac_address: endpoint.mac.to_string(),
+        ipv4_address: endpoint.ip.to_string(),
+        ipv6_address: String::new(),
+    }
+}

@@ -1,0 +1,402 @@
+//! The JSON of the API, in Docker's names and order, for both ends of the socket.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+/// A network, as `GET /networks` and `GET /networks/{id}` show it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// RFC 3339.
+    pub created: String,
+    /// Always `swarm`: the whole cluster.
+    pub scope: String,
+    /// Always `overlay`.
+    pub driver: String,
+    /// Always true.
+    #[serde(rename = "EnableIPv4")]
+    pub enable_ipv4: bool,
+    /// Always false.
+    #[serde(rename = "EnableIPv6")]
+    pub enable_ipv6: bool,
+    /// Subnets.
+    #[serde(rename = "IPAM")]
+    pub ipam: Ipam,
+    /// Always false.
+    pub internal: bool,
+    /// Always true: any namespace may be connected.
+    pub attachable: bool,
+    /// Always false.
+    pub ingress: bool,
+    /// Empty.
+    pub config_from: ConfigFrom,
+    /// Always false.
+    pub config_only: bool,
+    /// The endpoints on this node, by id; only of one network.
+    pub containers: BTreeMap<String, Container>,
+    /// Driver options.
+    pub options: BTreeMap<String, String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// The nodes that take part; only of one network with endpoints on this node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Peer>,
+}
+
+/// `IPAM`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Ipam {
+    /// Always `default`.
+    #[serde(default)]
+    pub driver: String,
+    /// Always null.
+    #[serde(default)]
+    pub options: Option<BTreeMap<String, String>>,
+    /// One subnet.
+    #[serde(default)]
+    pub config: Vec<IpamConfig>,
+}
+
+/// A subnet.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct IpamConfig {
+    /// CIDR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<String>,
+    /// Address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// `ConfigFrom`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ConfigFrom {
+    /// Always empty.
+    pub network: String,
+}
+
+/// An endpoint in `Containers`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    #[serde(rename = "EndpointID")]
+    pub endpoint_id: String,
+    /// Its MAC.
+    pub mac_address: String,
+    /// Address with the subnet's prefix length.
+    #[serde(rename = "IPv4Address")]
+    pub ipv4_address: String,
+    /// Always empty.
+    #[serde(rename = "IPv6Address")]
+    pub ipv6_address: String,
+}
+
+/// A node in `Peers`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Peer {
+    /// Gossip name.
+    pub name: String,
+    /// Address.
+    #[serde(rename = "IP")]
+    pub ip: IpAddr,
+}
+
+/// `POST /networks/create`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkCreate {
+    /// Its name.
+    pub name: String,
+    /// `overlay`, or nothing.
+    #[serde(default)]
+    pub driver: Option<String>,
+    /// Subnet and gateway.
+    #[serde(default, rename = "IPAM")]
+    pub ipam: Option<Ipam>,
+    /// Driver options.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The answer to a create.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Created {
+    /// The new id.
+    #[serde(rename = "Id")]
+    pub id: String,
+    /// Always empty.
+    #[serde(rename = "Warning")]
+    pub warning: String,
+}
+
+/// `POST /networks/{id}/connect`. One of the three namespaces is wanted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Connect {
+    /// Name under `/run/netns`.
+    #[serde(default)]
+    pub netns: Option<String>,
+    /// Path of a namespace file.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// A process in the namespace.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// Name of the endpoint.
+    pub name: String,
+    /// Its service.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// Further names.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// A certain address.
+    #[serde(default, rename = "IPv4Address")]
+    pub ipv4_address: Option<Ipv4Addr>,
+}
+
+/// What was connected.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Connected {
+    /// The endpoint.
+    #[serde(flatten)]
+    pub endpoint: Container,
+    /// Interface inside the namespace.
+    pub interface: String,
+    /// Interface on the host.
+    pub host_interface: String,
+    /// A `resolv.conf` for the namespace.
+    pub resolv_conf: PathBuf,
+}
+
+/// `POST /networks/{id}/disconnect`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Disconnect {
+    /// Name or id of the endpoint.
+    pub endpoint: String,
+}
+
+/// A service, as `GET /services` shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Service {
+    /// Its id.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// Counts changes of the declared state.
+    pub version: Version,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub updated_at: String,
+    /// What was declared.
+    pub spec: ServiceSpec,
+    /// What was allocated.
+    pub endpoint: ServiceEndpoint,
+}
+
+/// `Version`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Version {
+    /// The count.
+    pub index: u64,
+}
+
+/// `Spec`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ServiceSpec {
+    /// Its name.
+    pub name: String,
+    /// Always empty.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// The networks it is on.
+    pub task_template: TaskTemplate,
+    /// Mode.
+    pub endpoint_spec: EndpointSpec,
+}
+
+/// `TaskTemplate`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TaskTemplate {
+    /// The networks it is on.
+    #[serde(default)]
+    pub networks: Vec<NetworkTarget>,
+}
+
+/// A network of a service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkTarget {
+    /// Id or name.
+    pub target: String,
+}
+
+/// `EndpointSpec`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct EndpointSpec {
+    /// `vip` or `dnsrr`.
+    #[serde(default)]
+    pub mode: weft_core::cluster::EndpointMode,
+}
+
+/// `Endpoint`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ServiceEndpoint {
+    /// Mode.
+    pub spec: EndpointSpec,
+    /// One a network, in vip mode.
+    #[serde(rename = "VirtualIPs", default)]
+    pub virtual_ips: Vec<VirtualIp>,
+}
+
+/// A virtual IP.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VirtualIp {
+    /// Its network.
+    #[serde(rename = "NetworkID")]
+    pub network_id: String,
+    /// Address with the subnet's prefix length.
+    #[serde(rename = "Addr")]
+    pub address: String,
+}
+
+/// `POST /services/create`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ServiceCreate {
+    /// Its name.
+    pub name: String,
+    /// The networks it is on.
+    pub task_template: TaskTemplate,
+    /// Mode.
+    #[serde(default)]
+    pub endpoint_spec: EndpointSpec,
+}
+
+/// The answer to a service create.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceCreated {
+    /// The new id.
+    #[serde(rename = "ID")]
+    pub id: String,
+}
+
+/// An endpoint of a service, as `GET /tasks` shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Task {
+    /// The endpoint's id.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its service.
+    #[serde(rename = "ServiceID")]
+    pub service_id: String,
+    /// Name of its node.
+    pub node: String,
+    /// Its network.
+    #[serde(rename = "NetworkID")]
+    pub network_id: String,
+    /// Its address, without prefix length.
+    pub address: Ipv4Addr,
+    /// RFC 3339.
+    pub created_at: String,
+    /// `running`, or `orphaned` when its node is not alive.
+    pub state: String,
+}
+
+/// A member, as `GET /nodes` shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Node {
+    /// Its id.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// Its name.
+    pub hostname: String,
+    /// `ready` or `down`.
+    pub status: String,
+    /// `manager` or `worker`.
+    pub role: weft_core::cluster::Role,
+    /// Address.
+    pub address: IpAddr,
+    /// The node that answers.
+    #[serde(rename = "Self")]
+    pub this: bool,
+}
+
+/// `POST /cluster/join`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Join {
+    /// The token that `weft cluster init` printed.
+    pub join_token: String,
+    /// The manager: host, optionally with `:port`.
+    pub remote_addr: String,
+}
+
+/// `POST /cluster/leave`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Leave {
+    /// Also with endpoints connected, or as the manager.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A token.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Token {
+    /// For `weft cluster join`.
+    pub join_token: String,
+}
+
+/// `GET /info`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Info {
+    /// `node-name`.
+    pub name: String,
+    /// `manager`, `worker`, or nothing outside a cluster.
+    pub role: Option<weft_core::cluster::Role>,
+    /// The manager's address.
+    pub manager: Option<String>,
+    /// Gossip name.
+    pub gossip_name: String,
+    /// Live gossip members.
+    pub gossip_peers: usize,
+    /// Endpoints of this node.
+    pub endpoints: usize,
+    /// `tcx` or `clsact`.
+    pub attach_mode: String,
+    /// Device that carries the overlay.
+    pub uplink: String,
+    /// Version of the daemon.
+    pub server_version: String,
+}

@@ -1,0 +1,200 @@
+//! `weft network`.
+
+use crate::output::{json, line, short, table};
+use crate::Failure;
+use clap::{Args, Subcommand};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use weft::api::types::{Connect, Connected, Created, Disconnect, Ipam, IpamConfig, Network, NetworkCreate};
+use weft::client::{Client, segment};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Create a network
+    Create(Create),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(List),
+    /// Display detailed information on one or more networks
+    Inspect {
+        /// Names or ids
+        #[arg(required = true, value_name = "NETWORK")]
+        networks: Vec<String>,
+    },
+    /// Remove one or more networks
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Names or ids
+        #[arg(required = true, value_name = "NETWORK")]
+        networks: Vec<String>,
+    },
+    /// Connect a network namespace to a network
+    Connect(ConnectArguments),
+    /// Disconnect an endpoint from a network
+    Disconnect {
+        /// Name or id of the network
+        network: String,
+        /// Name or id of the endpoint
+        endpoint: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Subnet in CIDR form [default: the next free one of the address pools]
+    #[arg(long, value_name = "CIDR")]
+    subnet: Option<String>,
+    /// Gateway address [default: the first of the subnet]
+    #[arg(long, value_name = "IP")]
+    gateway: Option<Ipv4Addr>,
+    /// Driver option, as com.docker.network.driver.mtu=9000
+    #[arg(long = "opt", short = 'o', visible_alias = "driver-opt", value_name = "KEY=VALUE", value_parser = pair)]
+    options: Vec<(String, String)>,
+    /// Label
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// Driver: overlay is the only one
+    #[arg(long, short = 'd', default_value = "overlay")]
+    driver: String,
+    /// Accepted for Docker's sake: every network is attachable
+    #[arg(long, hide = true)]
+    attachable: bool,
+    /// Name of the network
+    name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only ids
+    #[arg(long, short)]
+    quiet: bool,
+    /// Whole ids
+    #[arg(long)]
+    no_trunc: bool,
+    /// json: one object a line
+    #[arg(long, value_parser = ["table", "json"], default_value = "table")]
+    format: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArguments {
+    /// Name or id of the network
+    network: String,
+    /// Namespace: a name of `ip netns`, or a path
+    #[arg(long, value_name = "NAME|PATH", required_unless_present = "pid", conflicts_with = "pid")]
+    netns: Option<String>,
+    /// Namespace: that of a process
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Name of the endpoint, which DNS answers
+    #[arg(long)]
+    name: String,
+    /// The service that it is a task of
+    #[arg(long)]
+    service: Option<String>,
+    /// Further name, which DNS answers
+    #[arg(long = "alias", value_name = "NAME")]
+    aliases: Vec<String>,
+    /// A certain address
+    #[arg(long)]
+    ip: Option<Ipv4Addr>,
+    /// Print what was connected, as JSON
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    // Docker takes a key alone as one with an empty value.
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() { Err(format!("{text:?}: KEY=VALUE is wanted")) } else { Ok((key.to_owned(), value.to_owned())) }
+}
+
+pub(crate) async fn run(client: &Client, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Create(arguments) => create(client, arguments).await,
+        Verb::Ls(arguments) => list(client, &arguments).await,
+        Verb::Inspect { networks } => inspect(client, &networks).await,
+        Verb::Rm { networks } => remove(client, &networks).await,
+        Verb::Connect(arguments) => connect(client, arguments).await,
+        Verb::Disconnect { network, endpoint } => {
+            let path = format!("/networks/{}/disconnect", segment(&network));
+            Ok(client.tell(&path, &Disconnect { endpoint }).await?)
+        }
+    }
+}
+
+async fn create(client: &Client, arguments: Create) -> Result<(), Failure> {
+    let ipam = Ipam { config: vec![IpamConfig { subnet: arguments.subnet, gateway: arguments.gateway }], ..Ipam::default() };
+    let body = NetworkCreate {
+        name: arguments.name,
+        driver: Some(arguments.driver),
+        ipam: Some(ipam),
+        options: arguments.options.into_iter().collect::<BTreeMap<_, _>>(),
+        labels: arguments.labels.into_iter().collect(),
+    };
+    let created: Created = client.post("/networks/create", &body).await?;
+    line(&created.id)
+}
+
+async fn list(client: &Client, arguments: &List) -> Result<(), Failure> {
+    let networks: Vec<Network> = client.get("/networks").await?;
+    if arguments.quiet {
+        return networks.iter().try_for_each(|n| line(&short(&n.id, arguments.no_trunc)));
+    }
+    if arguments.format == "json" {
+        return networks.iter().try_for_each(|n| {
+            line(&serde_json::json!({ "ID": n.id, "Name": n.name, "Driver": n.driver, "Scope": n.scope }).to_string())
+        });
+    }
+    let row = |n: &Network| vec![short(&n.id, arguments.no_trunc), n.name.clone(), n.driver.clone(), n.scope.clone()];
+    table(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], &networks.iter().map(row).collect::<Vec<_>>())
+}
+
+async fn inspect(client: &Client, names: &[String]) -> Result<(), Failure> {
+    let mut found: Vec<Network> = Vec::new();
+    let mut failed = false;
+    for name in names {
+        match client.get(&format!("/networks/{}", segment(name))).await {
+            Ok(network) => found.push(network),
+            Err(error) => {
+                eprintln!("{error}");
+                failed = true;
+            }
+        }
+    }
+    json(&found)?;
+    if failed { Err(Failure::Told) } else { Ok(()) }
+}
+
+async fn remove(client: &Client, names: &[String]) -> Result<(), Failure> {
+    let mut failed = false;
+    for name in names {
+        match client.delete(&format!("/networks/{}", segment(name))).await {
+            Ok(()) => line(name)?,
+            Err(error) => {
+                eprintln!("{error}");
+                failed = true;
+            }
+        }
+    }
+    if failed { Err(Failure::Told) } else { Ok(()) }
+}
+
+async fn connect(client: &Client, arguments: ConnectArguments) -> Result<(), Failure> {
+    let (netns, path) = match arguments.netns {
+        Some(text) if text.contains('/') => (None, Some(PathBuf::from(text))),
+        other => (other, None),
+    };
+    let body = Connect {
+        netns,
+        path,
+        pid: arguments.pid,
+        name: arguments.name,
+        service: arguments.service,
+        aliases: arguments.aliases,
+        ipv4_address: arguments.ip,
+    };
+    let connected: Connected = client.post(&format!("/networks/{}/connect", segment(&arguments.network)), &body).await?;
+    if arguments.verbose { json(&connected) } else { Ok(()) }
+}

@@ -1,0 +1,136 @@
+//! The configuration file.
+
+use super::{AddressPools, ConfigError, Flags};
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// The keys that the file may have.
+pub const KEYS: &[&str] = &[
+    "advertise-addr",
+    "api-socket",
+    "bpf-object",
+    "bpf-pin-dir",
+    "cluster-port",
+    "data-dir",
+    "data-path-addr",
+    "data-path-port",
+    "default-addr-pools",
+    "gossip-port",
+    "listen-addr",
+    "log-level",
+    "network-diagnostic-port",
+    "node-name",
+    "pidfile",
+    "uplink",
+];
+
+/// What `weftd --help` says of the file.
+pub(super) const HELP: &str = "The configuration file has the same keys as the flags, and two more: \"network-diagnostic-port\" (a port, \
+applied at SIGHUP) and \"default-addr-pools\" ([{\"base\": \"10.0.0.0/8\", \"size\": 24}]).";
+
+/// The file as it is written. Numbers are wider than ports, so that a wrong one can be told.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) node_name: Option<String>,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) listen_addr: Option<String>,
+    pub(super) advertise_addr: Option<String>,
+    pub(super) data_path_addr: Option<String>,
+    pub(super) data_path_port: Option<u32>,
+    pub(super) gossip_port: Option<u32>,
+    pub(super) cluster_port: Option<u32>,
+    pub(super) uplink: Option<String>,
+    pub(super) default_addr_pools: Option<Vec<Pool>>,
+    pub(super) network_diagnostic_port: Option<i64>,
+    pub(super) api_socket: Option<PathBuf>,
+    pub(super) bpf_object: Option<PathBuf>,
+    pub(super) bpf_pin_dir: Option<PathBuf>,
+    pub(super) pidfile: Option<PathBuf>,
+    pub(super) log_level: Option<String>,
+}
+
+/// A pool as Docker's daemon.json writes it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pool {
+    base: String,
+    size: u32,
+}
+
+impl File {
+    /// Reads the file. The default file need not exist, a named one must.
+    pub(super) fn read(path: &Path, named: bool) -> Result<File, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => File::parse(&text).map_err(|message| ConfigError::Malformed { path: path.to_owned(), message }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Ok(File::default()),
+            Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<File, String> {
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+        let Some(object) = value.as_object() else { return Err("a JSON object {...} is wanted".to_owned()) };
+        if let Some(unknown) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(format!("unknown key {unknown:?}; the known keys are {}", KEYS.join(", ")));
+        }
+        // One key at a time, so that the message names it.
+        for (key, value) in object {
+            let single = serde_json::Value::Object(std::iter::once((key.clone(), value.clone())).collect());
+            serde_json::from_value::<File>(single).map_err(|error| format!("{key} {value}: {error}"))?;
+        }
+        serde_json::from_value(value).map_err(|error| error.to_string())
+    }
+
+    /// As dockerd: a key given both ways is refused, whatever its values.
+    pub(super) fn refuse_twice(&self, flags: &Flags, path: &Path) -> Result<(), ConfigError> {
+        let both = [
+            ("node-name", self.node_name.is_some() && flags.node_name.is_some()),
+            ("data-dir", self.data_dir.is_some() && flags.data_dir.is_some()),
+            ("listen-addr", self.listen_addr.is_some() && flags.listen_addr.is_some()),
+            ("advertise-addr", self.advertise_addr.is_some() && flags.advertise_addr.is_some()),
+            ("data-path-addr", self.data_path_addr.is_some() && flags.data_path_addr.is_some()),
+            ("data-path-port", self.data_path_port.is_some() && flags.data_path_port.is_some()),
+            ("gossip-port", self.gossip_port.is_some() && flags.gossip_port.is_some()),
+            ("cluster-port", self.cluster_port.is_some() && flags.cluster_port.is_some()),
+            ("uplink", self.uplink.is_some() && flags.uplink.is_some()),
+            ("network-diagnostic-port", self.network_diagnostic_port.is_some() && flags.network_diagnostic_port.is_some()),
+            ("api-socket", self.api_socket.is_some() && flags.api_socket.is_some()),
+            ("bpf-object", self.bpf_object.is_some() && flags.bpf_object.is_some()),
+            ("bpf-pin-dir", self.bpf_pin_dir.is_some() && flags.bpf_pin_dir.is_some()),
+            ("pidfile", self.pidfile.is_some() && flags.pidfile.is_some()),
+            ("log-level", self.log_level.is_some() && flags.log_level.is_some()),
+        ];
+        let keys: Vec<&str> = both.iter().filter(|(_, twice)| *twice).map(|(key, _)| *key).collect();
+        if keys.is_empty() { Ok(()) } else { Err(ConfigError::Twice { keys: keys.join(", "), path: path.to_owned() }) }
+    }
+}
+
+/// Checks the pools (`spec/ipam.md` 6.1): networks, not overlapping, of one subnet size that leaves room for endpoints.
+pub(super) fn pools(pools: Option<Vec<Pool>>) -> Result<AddressPools, ConfigError> {
+    let Some(pools) = pools.filter(|pools| !pools.is_empty()) else { return Ok(AddressPools::default()) };
+    let wrong = |value: String, rule: &str| ConfigError::Value { key: "default-addr-pools", value, rule: rule.to_owned() };
+    let size = pools[0].size;
+    let mut subnets: Vec<Ipv4Net> = Vec::new();
+    for pool in &pools {
+        let base: Ipv4Net =
+            pool.base.parse().map_err(|_| wrong(pool.base.clone(), "a subnet in CIDR form is wanted, as 10.0.0.0/8"))?;
+        if base != base.trunc() {
+            return Err(wrong(pool.base.clone(), &format!("it should be {}", base.trunc())));
+        }
+        if pool.size != size {
+            return Err(wrong(format!("size {}", pool.size), "all pools must have the same size"));
+        }
+        if pool.size > 29 || pool.size < u32::from(base.prefix_len()) {
+            let rule = format!("a prefix length from that of the pool ({}) to 29 is wanted", base.prefix_len());
+            return Err(wrong(format!("size {}", pool.size), &rule));
+        }
+        if let Some(other) = subnets.iter().find(|other| other.contains(&base) || base.contains(*other)) {
+            return Err(wrong(pool.base.clone(), &format!("it overlaps {other}")));
+        }
+        subnets.push(base);
+    }
+    subnets.sort_unstable();
+    Ok(AddressPools { subnets, mask_length: size as u8 })
+}

@@ -1,0 +1,60 @@
+//! The flags of `weftd`.
+
+use std::path::PathBuf;
+
+/// The weft daemon: one per host, as root.
+#[derive(Clone, Debug, Default, clap::Parser)]
+#[command(name = "weftd", version, about, after_help = super::file::HELP)]
+pub struct Flags {
+    /// Configuration file, JSON [default: /etc/weft/daemon.json, which need not exist]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Check the configuration and exit
+    #[arg(long)]
+    pub validate: bool,
+    /// Name of this node, unique in its cluster [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Directory for the daemon's state [default: /var/lib/weft]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address that gossip and cluster listen on [default: 0.0.0.0]
+    #[arg(long, value_name = "IP")]
+    pub listen_addr: Option<String>,
+    /// Address that other nodes reach this one at [default: the source of the default route]
+    #[arg(long, value_name = "IP")]
+    pub advertise_addr: Option<String>,
+    /// Address for VXLAN traffic [default: the advertised one]
+    #[arg(long, value_name = "IP")]
+    pub data_path_addr: Option<String>,
+    /// UDP port of VXLAN, the same on all nodes [default: 4789]
+    #[arg(long, value_name = "PORT")]
+    pub data_path_port: Option<u32>,
+    /// TCP and UDP port of the gossip [default: 7946]
+    #[arg(long, value_name = "PORT")]
+    pub gossip_port: Option<u32>,
+    /// TCP port of the manager [default: 2377]
+    #[arg(long, value_name = "PORT")]
+    pub cluster_port: Option<u32>,
+    /// Device that carries the overlay [default: the one with the advertised address]
+    #[arg(long, value_name = "DEVICE")]
+    pub uplink: Option<String>,
+    /// Port of the diagnostic server on 127.0.0.1; takes effect at SIGHUP
+    #[arg(long, value_name = "PORT", hide = true)]
+    pub network_diagnostic_port: Option<i64>,
+    /// Unix socket of the API [default: /run/weft/weft.sock]
+    #[arg(long, value_name = "FILE")]
+    pub api_socket: Option<PathBuf>,
+    /// eBPF object in place of the embedded one
+    #[arg(long, value_name = "FILE")]
+    pub bpf_object: Option<PathBuf>,
+    /// Directory on bpffs for pinned programs and maps [default: /sys/fs/bpf/weft]
+    #[arg(long, value_name = "DIR")]
+    pub bpf_pin_dir: Option<PathBuf>,
+    /// File for the process id
+    #[arg(long, value_name = "FILE")]
+    pub pidfile: Option<PathBuf>,
+    /// trace, debug, info, warn or error [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}

@@ -1,0 +1,84 @@
+//! Good and bad configurations.
+
+use super::*;
+use clap::Parser;
+
+fn load(json: &str, flags: &[&str]) -> Result<Config, String> {
+    let flags = Flags::try_parse_from(std::iter::once(&"weftd").chain(flags)).map_err(|error| error.to_string())?;
+    let path = PathBuf::from("daemon.json");
+    let file = File::parse(json)?;
+    file.refuse_twice(&flags, &path).map_err(|error| error.to_string())?;
+    Config::combine(file, &flags, path, true).map_err(|error| error.to_string())
+}
+
+fn refusal(json: &str, flags: &[&str]) -> String {
+    load(json, flags).expect_err("must be refused")
+}
+
+#[test]
+fn defaults_are_dockers() {
+    let config = load(r#"{"node-name": "n1"}"#, &[]).unwrap();
+    assert_eq!((config.data_path_port, config.gossip_port, config.cluster_port), (4789, 7946, 2377));
+    assert_eq!(config.default_addr_pools, AddressPools::default());
+    assert_eq!(config.network_diagnostic_port, 0);
+    assert_eq!(config.listen_addr.to_string(), "0.0.0.0");
+}
+
+#[test]
+fn every_documented_key_is_accepted() {
+    let json = r#"{"node-name":"n","data-dir":"/d","listen-addr":"127.0.0.1","advertise-addr":"10.1.1.1","data-path-addr":"10.1.1.2",
+        "data-path-port":4790,"gossip-port":1,"cluster-port":2,"uplink":"eth9","network-diagnostic-port":2000,"api-socket":"/s",
+        "bpf-object":"/o","bpf-pin-dir":"/p","pidfile":"/f","log-level":"debug","default-addr-pools":[{"base":"10.10.0.0/16","size":24}]}"#;
+    let parsed: serde_json::Value = serde_json::from_str(json).unwrap();
+    let mut given: Vec<&str> = parsed.as_object().unwrap().keys().map(String::as_str).collect();
+    given.sort_unstable();
+    assert_eq!(given, KEYS, "the list that errors print is the list that is read");
+    let config = load(json, &[]).unwrap();
+    assert_eq!(config.uplink.as_deref(), Some("eth9"));
+    assert_eq!(config.data_path_port, 4790);
+}
+
+#[test]
+fn unknown_keys_are_named() {
+    let message = refusal(r#"{"gossip_port": 7946}"#, &[]);
+    assert!(message.contains(r#""gossip_port""#) && message.contains("gossip-port"), "{message}");
+}
+
+#[test]
+fn wrong_types_and_values_name_key_and_value() {
+    for (json, words) in [
+        (r#"{"gossip-port": "x"}"#, ["gossip-port", "x"]),
+        (r#"{"gossip-port": 0}"#, ["gossip-port", "0"]),
+        (r#"{"data-path-port": 70000}"#, ["data-path-port", "70000"]),
+        (r#"{"network-diagnostic-port": -1}"#, ["network-diagnostic-port", "-1"]),
+        (r#"{"network-diagnostic-port": 65536}"#, ["network-diagnostic-port", "65536"]),
+        (r#"{"advertise-addr": "300.1.1.1"}"#, ["advertise-addr", "300.1.1.1"]),
+        (r#"{"advertise-addr": "0.0.0.0"}"#, ["advertise-addr", "0.0.0.0"]),
+        (r#"{"node-name": "a/b"}"#, ["node-name", "a/b"]),
+        (r#"{"node-name": ""}"#, ["node-name", "1 to 64"]),
+        (r#"{"log-level": "loud"}"#, ["log-level", "loud"]),
+        (r#"{"default-addr-pools": [{"base": "10.0.0.1/8", "size": 24}]}"#, ["10.0.0.1/8", "10.0.0.0/8"]),
+        (r#"{"default-addr-pools": [{"base": "10.0.0.0/8", "size": 30}]}"#, ["size 30", "29"]),
+        (r#"{"default-addr-pools": [{"base": "10.0.0.0/8", "size": 4}]}"#, ["size 4", "8"]),
+        (r#"{"default-addr-pools": [{"base": "10.0.0.0/8", "size": 24}, {"base": "10.1.0.0/16", "size": 24}]}"#, ["10.1.0.0/16", "overlaps"]),
+    ] {
+        let message = refusal(json, &[]);
+        assert!(words.iter().all(|word| message.contains(word)), "{json}: {message}");
+    }
+    assert!(refusal("{", &[]).contains("not JSON"));
+    assert!(refusal("[]", &[]).contains("object"));
+}
+
+#[test]
+fn a_key_given_twice_is_refused() {
+    let message = refusal(r#"{"node-name": "a", "gossip-port": 1}"#, &["--node-name", "a"]);
+    assert!(message.contains("node-name") && !message.contains("gossip-port"), "{message}");
+}
+
+#[test]
+fn a_missing_file_matters_only_when_named() {
+    let missing = Path::new("/nonexistent/daemon.json");
+    assert!(File::read(missing, false).is_ok());
+    let message = File::read(missing, true).expect_err("named").to_string();
+    assert!(message.contains("/nonexistent/daemon.json"), "{message}");
+}
