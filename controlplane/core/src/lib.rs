@@ -8,6 +8,7 @@
 //! | [`membership`] | who is alive: SWIM as memberlist speaks it |
 //! | [`networkdb`] | what everybody knows: tables per network, owned entries, tombstones, bulk sync |
 //! | [`record`] | what the bytes in a table mean |
+//! | [`wire`] | how both are written as bytes |
 //! | [`ipam`] | pools, subnets, addresses, VNIs |
 //! | [`cluster`] | what users declared: networks, services, allocations |
 //! | [`overlay`] | where each address lives |
@@ -29,3 +30,4 @@ pub mod record;
 pub mod service;
 pub mod time;
 pub mod wanted;
+pub mod wire;

@@ -1,1 +1,417 @@
-//! Being written.
+//! Who is alive: SWIM as memberlist speaks it (`spec/networkdb.md` 3.2 to 3.4).
+//!
+//! One [`Membership`] per node, owned by [`NetworkDb`](crate::networkdb::NetworkDb), which hands it what arrives, asks it when it
+//! wants to be called again, and takes its [`Output`]s. It carries the layer above: broadcasts on its own datagrams, and a state
+//! on each push/pull.
+
+mod exchange;
+mod probe;
+mod queue;
+mod random;
+mod roster;
+mod rules;
+mod suspicion;
+#[cfg(test)]
+mod tests;
+mod timing;
+
+pub use roster::Member;
+
+pub(crate) use queue::{Queue, retransmit_limit};
+pub(crate) use random::Random;
+pub(crate) use timing::{GOSSIP_INTERVAL, GOSSIP_NODES};
+
+use crate::id::{NetworkId, NodeId};
+use crate::time::{Duration, Instant};
+use crate::wire::message::{Message, VERSIONS};
+use crate::wire::packet::{self, COMPOUND_BYTES, COMPOUND_PART_BYTES, COMPOUND_PARTS, CRC_BYTES};
+use crate::wire::stream::{NodeState, PushPull};
+use exchange::Exchange;
+use probe::{Probe, Relay};
+use roster::Roster;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use suspicion::Suspicions;
+use timing::{GOSSIP_TO_THE_DEAD, PROBE_INTERVAL, push_pull_interval};
+
+/// How many messages about members wait to be broadcast: memberlist's hand-off depth for each of its queues.
+const MAX_OWN_BROADCASTS: usize = 4096;
+
+/// How many messages of the layer above wait to be broadcast with ours.
+const MAX_USER_BROADCASTS: usize = 4096;
+
+/// How long a leave message may take to go out (`spec/networkdb.md` 3.4).
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The keys that encrypt the gossip. There are none yet: everything is sent in the clear, and what is encrypted is refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keyring {}
+
+impl Keyring {
+    /// How many bytes encryption adds to a datagram (`spec/networkdb.md` 3.3.7).
+    pub const fn overhead_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// A TCP exchange: opened ones are numbered from zero by this side, accepted ones by the caller, from wherever it likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// How much a log line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// For those who look for a fault.
+    Debug,
+    /// Worth knowing.
+    Info,
+    /// Something is wrong, and the node copes.
+    Warn,
+    /// Something is wrong, and somebody should act.
+    Error,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name; never the name of an earlier start.
+    pub name: NodeId,
+    /// Where others reach it.
+    pub advertise: SocketAddr,
+    /// Where its choices come from.
+    pub seed: u64,
+    /// The largest datagram.
+    pub packet_budget: usize,
+    /// The keys.
+    pub keyring: Keyring,
+}
+
+/// Which broadcast of the layer above a newer one takes the place of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UserKey {
+    /// A node's part in a network.
+    Attachment(NodeId, NetworkId),
+    /// A node's coming to the cluster or leaving it, at this time of its network clock: each is news of its own.
+    Presence(NodeId, u64),
+}
+
+/// What membership wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send a datagram.
+    Datagram {
+        /// Whereto.
+        to: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Open a stream, send, and read a reply if one is expected.
+    OpenStream {
+        /// Its number.
+        stream: StreamId,
+        /// Whereto.
+        to: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+        /// Whether the peer answers.
+        expects_reply: bool,
+    },
+    /// Answer an accepted stream and close it.
+    Reply {
+        /// Which.
+        stream: StreamId,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Close an accepted stream without an answer.
+    Close {
+        /// Which.
+        stream: StreamId,
+    },
+    /// A member came, or came back.
+    Up(NodeId, SocketAddr),
+    /// A member failed or left.
+    Down(NodeId),
+    /// A message for the layer above.
+    User {
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A peer's state of the layer above.
+    UserState(Vec<u8>),
+    /// It is time for a push/pull with this member: call [`Membership::push_pull`].
+    PushPullDue(SocketAddr),
+    /// A peer asks for a push/pull: call [`Membership::answer_push_pull`].
+    PushPullAsked(StreamId, PushPull),
+    /// A push/pull that was started here is over.
+    PushPullDone(StreamId, Result<(), String>),
+    /// The leave message is out.
+    Left,
+    /// Something to tell.
+    Log(LogLevel, String),
+}
+
+/// What came in and was refused, and what was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Datagrams received.
+    pub datagrams: u64,
+    /// Messages in datagrams that could not be read.
+    pub refused_messages: u64,
+    /// Streams whose message could not be read.
+    pub refused_streams: u64,
+    /// Times that this node had to say that it is alive after all.
+    pub refutations: u64,
+    /// Probes that found no answer on any way.
+    pub failed_probes: u64,
+}
+
+/// The members of the cluster as seen from this node.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    config: Config,
+    random: Random,
+    roster: Roster,
+    incarnation: u32,
+    /// 0 (healthy) to 7: how far this node should distrust its own probes (Lifeguard).
+    health: u32,
+    sequence: u32,
+    next_stream: u64,
+    own: Queue<NodeId>,
+    user: Queue<UserKey>,
+    suspicions: Suspicions,
+    probe: Option<Probe>,
+    probe_at: Instant,
+    relays: BTreeMap<u32, Relay>,
+    exchanges: BTreeMap<StreamId, Exchange>,
+    gossip_at: Instant,
+    push_pull_at: Instant,
+    leaving: Option<Instant>,
+    outputs: VecDeque<Output>,
+    counters: Counters,
+}
+
+impl Membership {
+    /// A cluster of one.
+    pub fn new(now: Instant, config: Config) -> Self {
+        let mut random = Random::new(config.seed);
+        let probe_at = now + random.stagger(PROBE_INTERVAL);
+        let gossip_at = now + random.stagger(GOSSIP_INTERVAL);
+        let push_pull_at = now + random.stagger(push_pull_interval(1));
+        let mut roster = Roster::default();
+        let own = Member {
+            address: config.advertise,
+            incarnation: 1,
+            state: NodeState::Alive,
+            since: now,
+            meta: Vec::new(),
+            versions: VERSIONS,
+        };
+        roster.insert(config.name.clone(), own, &mut random);
+        Membership {
+            config,
+            random,
+            roster,
+            incarnation: 1,
+            health: 0,
+            sequence: 0,
+            next_stream: 0,
+            own: Queue::new(MAX_OWN_BROADCASTS),
+            user: Queue::new(MAX_USER_BROADCASTS),
+            suspicions: Suspicions::default(),
+            probe: None,
+            probe_at,
+            relays: BTreeMap::new(),
+            exchanges: BTreeMap::new(),
+            gossip_at,
+            push_pull_at,
+            leaving: None,
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let gossip = (!self.own.is_empty() || !self.user.is_empty()).then_some(self.gossip_at);
+        [
+            Some(self.push_pull_at),
+            gossip,
+            self.probe_timeout(),
+            self.relay_timeout(),
+            self.exchange_timeout(),
+            self.suspicions.next_end(),
+            self.leaving,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Does what is due by `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.expire_suspicions(now);
+        self.expire_relays(now);
+        self.expire_exchanges(now);
+        self.advance_probe(now);
+        if self.gossip_at <= now && !(self.own.is_empty() && self.user.is_empty()) {
+            self.gossip_at = now + GOSSIP_INTERVAL;
+            self.gossip(now);
+        }
+        if self.push_pull_at <= now {
+            self.push_pull_at = now + push_pull_interval(self.roster.len());
+            let own = &self.config.name;
+            let alive = |node: &NodeId, member: &Member| node != own && member.state == NodeState::Alive;
+            let picked = self.roster.pick(&mut self.random, 1, alive);
+            self.outputs.extend(
+                picked
+                    .into_iter()
+                    .map(|(_, member)| Output::PushPullDue(member.address)),
+            );
+        }
+        self.finish_leave(now);
+    }
+
+    /// Handles a datagram.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
+        self.counters.datagrams += 1;
+        let unpacked = packet::unpack(bytes);
+        self.counters.refused_messages += unpacked.errors.len() as u64;
+        for error in unpacked.errors {
+            self.log(LogLevel::Debug, format!("gossip datagram from {from}: {error}"));
+        }
+        for message in unpacked.messages {
+            self.handle_message(now, from, message);
+        }
+    }
+
+    fn handle_message(&mut self, now: Instant, from: SocketAddr, message: Message) {
+        match message {
+            Message::Ping(ping) => self.handle_ping(from, ping),
+            Message::IndirectPing(ping) => self.handle_indirect_ping(now, from, ping),
+            Message::Ack(sequence) => self.handle_ack(sequence),
+            Message::Nack(sequence) => self.handle_nack(sequence),
+            Message::Suspect(accusation) => self.suspect(now, accusation),
+            Message::Alive(alive) => self.alive(now, alive),
+            Message::Dead(accusation) => self.dead(now, accusation),
+            Message::User(bytes) => self.outputs.push_back(Output::User { bytes }),
+        }
+    }
+
+    /// Sends what is to be told to a few random members, the recently dead included, for they may refute.
+    fn gossip(&mut self, now: Instant) {
+        let own = &self.config.name;
+        let reachable = |node: &NodeId, member: &Member| {
+            node != own && (!member.gone() || now.saturating_since(member.since) < GOSSIP_TO_THE_DEAD)
+        };
+        let limit = retransmit_limit(self.roster.len());
+        for (_, member) in self.roster.pick(&mut self.random, GOSSIP_NODES, reachable) {
+            let mut budget = self.message_budget();
+            let mut parts = self.own.take(COMPOUND_PART_BYTES, &mut budget, COMPOUND_PARTS, limit);
+            let room = COMPOUND_PARTS - parts.len();
+            let user = self.user.take(COMPOUND_PART_BYTES + 1, &mut budget, room, limit);
+            parts.extend(user.into_iter().map(|bytes| Message::User(bytes).encode()));
+            if parts.is_empty() {
+                break;
+            }
+            self.send(member.address, &parts, member.takes_checksum());
+        }
+        // Alone, there is nobody to tell: who comes later gets it all by push/pull.
+        if self.roster.len() == 1 {
+            self.own.clear();
+            self.user.clear();
+        }
+    }
+
+    /// Sends a datagram of the layer above.
+    pub fn send_user(&mut self, node: &NodeId, bytes: Vec<u8>) {
+        let Some(member) = self.roster.get(node) else { return };
+        let (to, checksum) = (member.address, member.takes_checksum());
+        self.send(to, &[Message::User(bytes).encode()], checksum);
+    }
+
+    fn send(&mut self, to: SocketAddr, parts: &[Vec<u8>], checksum: bool) {
+        self.outputs.push_back(Output::Datagram {
+            to,
+            bytes: packet::pack(parts, checksum),
+        });
+    }
+
+    /// How many bytes of messages fit into one datagram.
+    fn message_budget(&self) -> usize {
+        self.config
+            .packet_budget
+            .saturating_sub(CRC_BYTES + COMPOUND_BYTES + self.config.keyring.overhead_bytes())
+    }
+
+    /// Broadcasts a message of the layer above to all members. A message that fits into no datagram is not sent.
+    pub fn broadcast(&mut self, key: UserKey, bytes: Vec<u8>) {
+        if bytes.len() + COMPOUND_PART_BYTES < self.message_budget() {
+            self.user.push(Some(key), bytes);
+        }
+    }
+
+    /// Whether a broadcast is still on its way out.
+    pub fn broadcasting(&self, key: &UserKey) -> bool {
+        self.user.contains(key)
+    }
+
+    /// Tells the others that this node leaves; [`Output::Left`] follows within a second.
+    pub fn leave(&mut self, now: Instant) {
+        if self.leaving.is_none() {
+            self.leaving = Some(now + LEAVE_TIMEOUT);
+            self.announce_leave(now);
+            self.finish_leave(now);
+        }
+    }
+
+    fn finish_leave(&mut self, now: Instant) {
+        let Some(deadline) = self.leaving else { return };
+        if deadline <= now || !self.own.contains(&self.config.name) || self.alone() {
+            self.leaving = Some(Instant::from_origin(Duration::MAX));
+            self.outputs.push_back(Output::Left);
+        }
+    }
+
+    /// Whether no other member is known to be alive.
+    pub fn alone(&self) -> bool {
+        !self
+            .roster
+            .iter()
+            .any(|(node, member)| node != &self.config.name && !member.gone())
+    }
+
+    /// A member.
+    pub fn member(&self, node: &NodeId) -> Option<&Member> {
+        self.roster.get(node)
+    }
+
+    /// How many members are known, the gone ones included until they are forgotten.
+    pub fn members(&self) -> usize {
+        self.roster.len()
+    }
+
+    /// 0 (healthy) to 7.
+    pub fn health_score(&self) -> u32 {
+        self.health
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn log(&mut self, level: LogLevel, message: String) {
+        self.outputs.push_back(Output::Log(level, message));
+    }
+
+    fn change_health(&mut self, by: i64) {
+        let health = (i64::from(self.health) + by).clamp(0, i64::from(timing::AWARENESS_LIMIT) - 1);
+        self.health = health as u32;
+    }
+}

@@ -1,0 +1,211 @@
+//! Streams: exchanging whole views, and what else is said over TCP (`spec/networkdb.md` 3.3.9 and 3.4).
+
+use super::{LogLevel, Membership, Output, StreamId};
+use crate::time::{Duration, Instant};
+use crate::wire::message::Accusation;
+use crate::wire::stream::{self, NodeState, PushNode, PushPull, StreamMessage};
+use std::net::SocketAddr;
+
+/// When a stream that was opened is given up. The caller reports after 10 seconds; this is for a caller that does not.
+const STREAM_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A stream that was opened here and expects a reply.
+#[derive(Clone, Debug)]
+pub(super) struct Exchange {
+    /// The ping that it carries; a push/pull if none.
+    ping: Option<u32>,
+    end: Instant,
+}
+
+impl Exchange {
+    pub(super) fn probe(now: Instant, sequence: u32) -> Self {
+        Exchange {
+            ping: Some(sequence),
+            end: now + STREAM_DEADLINE,
+        }
+    }
+}
+
+impl Membership {
+    /// A number for a stream that is about to be opened.
+    pub fn next_stream(&mut self) -> StreamId {
+        let stream = StreamId(self.next_stream);
+        self.next_stream += 1;
+        stream
+    }
+
+    pub(super) fn open(&mut self, to: SocketAddr, bytes: Vec<u8>, expects_reply: bool, exchange: Exchange) -> StreamId {
+        let stream = self.next_stream();
+        self.exchanges.insert(stream, exchange);
+        self.outputs.push_back(Output::OpenStream {
+            stream,
+            to,
+            bytes,
+            expects_reply,
+        });
+        stream
+    }
+
+    /// Starts an exchange of views with `to`; [`Output::PushPullDone`] follows.
+    pub fn push_pull(&mut self, now: Instant, to: SocketAddr, join: bool, user_state: Vec<u8>) -> StreamId {
+        let message = PushPull {
+            join,
+            nodes: self.roster.view(),
+            user_state,
+        };
+        let bytes = stream::encode_push_pull(&message);
+        self.open(
+            to,
+            bytes,
+            true,
+            Exchange {
+                ping: None,
+                end: now + STREAM_DEADLINE,
+            },
+        )
+    }
+
+    /// Answers a peer's view with ours, then takes over what is new in it.
+    pub fn answer_push_pull(&mut self, now: Instant, stream: StreamId, theirs: PushPull, user_state: Vec<u8>) {
+        let ours = PushPull {
+            join: theirs.join,
+            nodes: self.roster.view(),
+            user_state,
+        };
+        self.outputs.push_back(Output::Reply {
+            stream,
+            bytes: stream::encode_push_pull(&ours),
+        });
+        if let Err(error) = self.merge(now, theirs) {
+            self.log(LogLevel::Warn, format!("push/pull: {error}"));
+        }
+    }
+
+    /// Handles the message on an accepted stream.
+    pub fn handle_request(&mut self, stream: StreamId, from: SocketAddr, bytes: &[u8]) {
+        match stream::decode(bytes) {
+            Ok(StreamMessage::PushPull(theirs)) => self.outputs.push_back(Output::PushPullAsked(stream, theirs)),
+            Ok(StreamMessage::User(bytes)) => {
+                self.outputs.push_back(Output::Close { stream });
+                self.outputs.push_back(Output::User { bytes });
+            }
+            Ok(StreamMessage::Ping(ping)) => self.answer_stream_ping(stream, &ping),
+            Ok(StreamMessage::Ack(_)) => self.outputs.push_back(Output::Close { stream }),
+            Ok(StreamMessage::Err(error)) => {
+                self.outputs.push_back(Output::Close { stream });
+                self.log(LogLevel::Warn, format!("{from} reports: {error}"));
+            }
+            Err(error) => {
+                self.counters.refused_streams += 1;
+                self.outputs.push_back(Output::Reply {
+                    stream,
+                    bytes: stream::encode_error(&error.to_string()),
+                });
+                self.log(LogLevel::Warn, format!("gossip stream from {from}: {error}"));
+            }
+        }
+    }
+
+    /// Handles the reply on a stream that was opened here.
+    pub fn handle_reply(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) {
+        let Some(exchange) = self.exchanges.remove(&stream) else {
+            return;
+        };
+        let reply = stream::decode(bytes);
+        if reply.is_err() {
+            self.counters.refused_streams += 1;
+        }
+        if exchange.ping.is_some() {
+            if let Ok(StreamMessage::Ack(sequence)) = reply {
+                self.handle_stream_ack(stream, sequence);
+            }
+            return;
+        }
+        let result = match reply {
+            Ok(StreamMessage::PushPull(theirs)) => self.merge(now, theirs),
+            Ok(StreamMessage::Err(error)) => Err(format!("remote error: {error}")),
+            Ok(_) => Err("the peer answered with something else than its view".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        self.outputs.push_back(Output::PushPullDone(stream, result));
+    }
+
+    /// A stream that was opened here came to nothing.
+    pub fn handle_failure(&mut self, stream: StreamId, error: String) {
+        if let Some(Exchange { ping: None, .. }) = self.exchanges.remove(&stream) {
+            self.outputs.push_back(Output::PushPullDone(stream, Err(error)));
+        }
+    }
+
+    pub(super) fn exchange_timeout(&self) -> Option<Instant> {
+        // Numbers are given in order of time and all wait equally long.
+        self.exchanges.values().next().map(|exchange| exchange.end)
+    }
+
+    pub(super) fn expire_exchanges(&mut self, now: Instant) {
+        while let Some(first) = self.exchanges.first_entry().filter(|entry| entry.get().end <= now) {
+            let stream = *first.key();
+            self.handle_failure(stream, "i/o timeout".to_owned());
+        }
+    }
+
+    fn merge(&mut self, now: Instant, theirs: PushPull) -> Result<(), String> {
+        self.check_versions(&theirs.nodes)?;
+        for PushNode { alive, state } in theirs.nodes {
+            let (incarnation, node) = (alive.incarnation, alive.node.clone());
+            let own = self.config.name.clone();
+            match state {
+                NodeState::Alive => self.alive(now, alive),
+                NodeState::Left => self.dead(
+                    now,
+                    Accusation {
+                        incarnation,
+                        from: node.clone(),
+                        node,
+                    },
+                ),
+                // Not taken as dead on hearsay: the node gets the time to refute.
+                NodeState::Dead | NodeState::Suspect => self.suspect(
+                    now,
+                    Accusation {
+                        incarnation,
+                        node,
+                        from: own,
+                    },
+                ),
+            }
+        }
+        self.outputs.push_back(Output::UserState(theirs.user_state));
+        Ok(())
+    }
+
+    /// All live members of both views must be able to speak with each other.
+    fn check_versions(&self, theirs: &[PushNode]) -> Result<(), String> {
+        let theirs = theirs
+            .iter()
+            .filter(|node| node.state == NodeState::Alive && node.alive.versions != [0; 6]);
+        let theirs = theirs.map(|node| (&node.alive.node, node.alive.versions));
+        let ours = self
+            .roster
+            .iter()
+            .filter(|(_, member)| member.state == NodeState::Alive);
+        let all: Vec<_> = ours
+            .map(|(node, member)| (node, member.versions))
+            .chain(theirs)
+            .collect();
+        let least = all.iter().map(|(_, [least, ..])| *least).max().unwrap_or_default();
+        let greatest = all
+            .iter()
+            .map(|(_, [_, greatest, ..])| *greatest)
+            .min()
+            .unwrap_or_default();
+        for (node, [_, _, spoken, ..]) in all {
+            if !(least..=greatest).contains(&spoken) {
+                return Err(format!(
+                    "node {node} speaks protocol version {spoken}, and the others need one from {least} to {greatest}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! What alive, suspect and dead messages change (`spec/networkdb.md` 3.4).
+
+use super::timing::{GOSSIP_TO_THE_DEAD, PROBE_INTERVAL};
+use super::{LogLevel, Member, Membership, Output};
+use crate::id::NodeId;
+use crate::time::{Duration, Instant};
+use crate::wire::message::{Accusation, Alive, Message, VERSIONS};
+use crate::wire::stream::NodeState;
+
+impl Membership {
+    /// A node is said to be alive.
+    pub(super) fn alive(&mut self, now: Instant, alive: Alive) {
+        if alive.node == self.config.name {
+            self.alive_self(alive);
+            return;
+        }
+        let [least, greatest, ..] = alive.versions;
+        if least == 0 || greatest == 0 || least > greatest || alive.address.port() == 0 {
+            let message = format!(
+                "alive message for {} with versions {:?} at {}",
+                alive.node, alive.versions, alive.address
+            );
+            self.log(LogLevel::Debug, message);
+            return;
+        }
+        let was_gone = match self.roster.get(&alive.node) {
+            None => true,
+            Some(known) => {
+                let moved = known.address != alive.address;
+                if moved && known.state != NodeState::Left {
+                    let message = format!(
+                        "Conflicting address for {}: mine {}, theirs {}",
+                        alive.node, known.address, alive.address
+                    );
+                    self.log(LogLevel::Warn, message);
+                    return;
+                }
+                if alive.incarnation <= known.incarnation && !moved {
+                    return;
+                }
+                known.gone()
+            }
+        };
+        self.store_alive(now, alive, was_gone);
+    }
+
+    fn store_alive(&mut self, now: Instant, alive: Alive, was_gone: bool) {
+        let message = Message::Alive(alive.clone()).encode();
+        let Alive {
+            incarnation,
+            node,
+            address,
+            meta,
+            versions,
+        } = alive;
+        let since = match self.roster.get(&node) {
+            Some(known) if known.state == NodeState::Alive => known.since,
+            _ => now,
+        };
+        let member = Member {
+            address,
+            incarnation,
+            state: NodeState::Alive,
+            since,
+            meta,
+            versions,
+        };
+        if let Some(known) = self.roster.get_mut(&node) {
+            *known = member;
+        } else if !self.roster.insert(node.clone(), member, &mut self.random) {
+            self.log(
+                LogLevel::Warn,
+                format!("member {node} is not taken: too many are known"),
+            );
+            return;
+        }
+        self.suspicions.cancel(&node);
+        self.broadcast_own(node.clone(), message);
+        if was_gone {
+            self.outputs.push_back(Output::Up(node, address));
+        }
+    }
+
+    /// Somebody tells of this node itself: an echo, or a leftover of another life.
+    fn alive_self(&mut self, alive: Alive) {
+        let same = alive.incarnation == self.incarnation && alive.meta.is_empty() && alive.versions == VERSIONS;
+        if self.leaving.is_some() || alive.incarnation < self.incarnation || same {
+            return;
+        }
+        if alive.address != self.config.advertise {
+            let (name, mine, theirs) = (&self.config.name, self.config.advertise, alive.address);
+            let message = format!("Conflicting address for {name}: mine {mine}, theirs {theirs}");
+            self.log(LogLevel::Warn, message);
+            return;
+        }
+        self.refute(alive.incarnation);
+    }
+
+    /// A node is suspected.
+    pub(super) fn suspect(&mut self, now: Instant, accusation: Accusation) {
+        let members = self.roster.len();
+        let Some(known) = self.roster.get_mut(&accusation.node) else {
+            return;
+        };
+        if accusation.incarnation < known.incarnation {
+            return;
+        }
+        if self.suspicions.contains(&accusation.node) {
+            if self.suspicions.confirm(&accusation.node, &accusation.from) {
+                self.broadcast_own(accusation.node.clone(), Message::Suspect(accusation).encode());
+            }
+            return;
+        }
+        if known.state != NodeState::Alive {
+            return;
+        }
+        if accusation.node == self.config.name {
+            let message = format!("Refuting a suspect message (from: {})", accusation.from);
+            self.log(LogLevel::Warn, message);
+            self.refute(accusation.incarnation);
+            return;
+        }
+        known.incarnation = accusation.incarnation;
+        known.state = NodeState::Suspect;
+        known.since = now;
+        self.suspicions
+            .start(now, accusation.node.clone(), accusation.from.clone(), members);
+        self.broadcast_own(accusation.node.clone(), Message::Suspect(accusation).encode());
+    }
+
+    /// A node is dead or has left.
+    pub(super) fn dead(&mut self, now: Instant, accusation: Accusation) {
+        let Some(known) = self.roster.get_mut(&accusation.node) else {
+            return;
+        };
+        if accusation.incarnation < known.incarnation {
+            return;
+        }
+        if accusation.node == self.config.name && self.leaving.is_none() {
+            self.log(
+                LogLevel::Warn,
+                format!("Refuting a dead message (from: {})", accusation.from),
+            );
+            self.refute(accusation.incarnation);
+            return;
+        }
+        let gone = known.gone();
+        if !gone {
+            known.incarnation = accusation.incarnation;
+            known.state = if accusation.node == accusation.from {
+                NodeState::Left
+            } else {
+                NodeState::Dead
+            };
+            known.since = now;
+        }
+        self.suspicions.cancel(&accusation.node);
+        if !gone {
+            let node = accusation.node.clone();
+            self.broadcast_own(node.clone(), Message::Dead(accusation).encode());
+            if node != self.config.name {
+                self.outputs.push_back(Output::Down(node));
+            }
+        }
+    }
+
+    /// Says that this node is alive, with an incarnation above the accused one.
+    fn refute(&mut self, accused: u32) {
+        self.counters.refutations += 1;
+        self.incarnation = self.incarnation.max(accused).saturating_add(1);
+        self.change_health(1);
+        let name = self.config.name.clone();
+        if let Some(own) = self.roster.get_mut(&name) {
+            own.incarnation = self.incarnation;
+        }
+        let alive = Alive {
+            incarnation: self.incarnation,
+            node: name.clone(),
+            address: self.config.advertise,
+            meta: Vec::new(),
+            versions: VERSIONS,
+        };
+        self.broadcast_own(name, Message::Alive(alive).encode());
+    }
+
+    pub(super) fn announce_leave(&mut self, now: Instant) {
+        let name = self.config.name.clone();
+        self.dead(
+            now,
+            Accusation {
+                incarnation: self.incarnation,
+                node: name.clone(),
+                from: name,
+            },
+        );
+    }
+
+    fn broadcast_own(&mut self, node: NodeId, message: Vec<u8>) {
+        if message.len() + crate::wire::packet::COMPOUND_PART_BYTES <= self.message_budget() {
+            self.own.push(Some(node), message);
+        }
+    }
+
+    /// Suspects that did not refute in time are dead.
+    pub(super) fn expire_suspicions(&mut self, now: Instant) {
+        while let Some(node) = self.suspicions.expired(now) {
+            let Some(incarnation) = self.roster.get(&node).map(|member| member.incarnation) else {
+                continue;
+            };
+            self.log(
+                LogLevel::Info,
+                format!("Marking {node} as failed, suspect timeout reached"),
+            );
+            self.dead(
+                now,
+                Accusation {
+                    incarnation,
+                    node,
+                    from: self.config.name.clone(),
+                },
+            );
+        }
+    }
+
+    /// The next member to be probed.
+    pub(super) fn next_to_probe(&mut self, now: Instant) -> Option<NodeId> {
+        // Before the origin plus the delay nobody can have been gone for long enough.
+        let elapsed = now.since_origin().checked_sub(GOSSIP_TO_THE_DEAD).unwrap_or_default();
+        self.roster
+            .next_to_probe(&self.config.name, Instant::from_origin(elapsed), &mut self.random)
+    }
+
+    /// How long a probe may take, longer the worse this node's own health is.
+    pub(super) fn probe_interval(&self) -> Duration {
+        PROBE_INTERVAL * (self.health + 1)
+    }
+}

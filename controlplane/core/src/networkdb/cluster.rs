@@ -1,0 +1,329 @@
+//! Joining the cluster, finding lost parts of it again, and leaving it (`spec/networkdb.md` 3.8 and 3.10).
+
+use super::nodes::NodeState;
+use super::{Effect, LogLevel, NetworkDb};
+use crate::id::NodeId;
+use crate::membership::{Random, StreamId, UserKey};
+use crate::time::{Duration, Instant};
+use crate::wire::gossip::{MessageType, NodeEvent, Presence, envelope};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+/// How many addresses one join may name.
+const MAX_JOIN_MEMBERS: usize = 256;
+
+/// How many joins may be under way.
+const MAX_JOINS: usize = 64;
+
+/// How often a failed node is tried again.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is checked that at least one bootstrap node is live.
+const REJOIN_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often the bootstrap nodes are tried when none is.
+const REJOIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// For how long.
+const REJOIN_DURATION: Duration = Duration::from_secs(10);
+
+/// How long the message that this node leaves may take to go out.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a push/pull was started.
+#[derive(Clone, Debug)]
+enum Purpose {
+    Join(u64),
+    Reconnect(NodeId),
+    Rejoin,
+}
+
+/// A join under way.
+#[derive(Clone, Debug, Default)]
+struct Join {
+    members: Vec<(StreamId, SocketAddr)>,
+    waiting: usize,
+    contacted: usize,
+    errors: BTreeMap<StreamId, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Leave {
+    /// The message of the layer above is going out.
+    Announcing(UserKey, Instant),
+    /// Membership says goodbye.
+    Leaving,
+    Left,
+}
+
+/// The cluster's joints.
+#[derive(Clone, Debug)]
+pub(super) struct Cluster {
+    advertise: SocketAddr,
+    bootstrap: Vec<SocketAddr>,
+    purposes: BTreeMap<StreamId, Purpose>,
+    joins: BTreeMap<u64, Join>,
+    requests: u64,
+    reconnect_at: Instant,
+    rejoin_check_at: Instant,
+    /// Next try, and until when tries are made.
+    rejoin: Option<(Instant, Instant)>,
+    leave: Option<Leave>,
+}
+
+impl Cluster {
+    pub(super) fn new(now: Instant, advertise: SocketAddr, random: &mut Random) -> Self {
+        Cluster {
+            advertise,
+            bootstrap: Vec::new(),
+            purposes: BTreeMap::new(),
+            joins: BTreeMap::new(),
+            requests: 0,
+            reconnect_at: now + random.stagger(RECONNECT_INTERVAL),
+            rejoin_check_at: now + random.stagger(REJOIN_CHECK_INTERVAL),
+            rejoin: None,
+            leave: None,
+        }
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.leave == Some(Leave::Left)
+    }
+
+    fn reconnecting(&self) -> bool {
+        self.purposes
+            .values()
+            .any(|purpose| matches!(purpose, Purpose::Reconnect(_)))
+    }
+}
+
+impl NetworkDb {
+    /// Joins the clusters of these members, and tries them again whenever none of them is live. Returns the number that
+    /// [`Effect::Joined`] will carry.
+    pub fn join(&mut self, now: Instant, members: &[SocketAddr]) -> u64 {
+        self.cluster.requests += 1;
+        let request = self.cluster.requests;
+        let mut seen = BTreeSet::new();
+        let members: Vec<_> = members.iter().copied().filter(|member| seen.insert(*member)).collect();
+        if members.len() > MAX_JOIN_MEMBERS || self.cluster.joins.len() >= MAX_JOINS || self.cluster.leave.is_some() {
+            let error = if self.cluster.leave.is_some() {
+                "the node is leaving the cluster".to_owned()
+            } else {
+                format!("at most {MAX_JOIN_MEMBERS} members can be joined at once, and {MAX_JOINS} joins be under way")
+            };
+            self.effects.push_back(Effect::Joined {
+                request,
+                result: Err(error),
+            });
+            return request;
+        }
+        self.cluster.bootstrap = members.clone();
+        if members.is_empty() {
+            self.effects.push_back(Effect::Joined { request, result: Ok(0) });
+            return request;
+        }
+        let state = self.state_for_join();
+        let mut join = Join {
+            waiting: members.len(),
+            ..Join::default()
+        };
+        for member in members {
+            let stream = self.membership.push_pull(now, member, true, state.clone());
+            self.cluster.purposes.insert(stream, Purpose::Join(request));
+            join.members.push((stream, member));
+        }
+        self.cluster.joins.insert(request, join);
+        self.settle(now);
+        request
+    }
+
+    /// A push/pull that was started here is over.
+    pub(super) fn push_pull_done(&mut self, now: Instant, stream: StreamId, result: Result<(), String>) {
+        match self.cluster.purposes.remove(&stream) {
+            Some(Purpose::Join(request)) => self.join_step(request, stream, result),
+            Some(Purpose::Reconnect(node)) if result.is_ok() => {
+                self.announce(Presence::Join);
+                self.sync_with(now, &node);
+            }
+            Some(Purpose::Rejoin) if result.is_ok() => {
+                self.cluster.rejoin = None;
+                self.announce(Presence::Join);
+            }
+            Some(_) => {}
+            None => {
+                if let Err(error) = result {
+                    self.log(LogLevel::Warn, format!("Push/Pull failed: {error}"));
+                }
+            }
+        }
+    }
+
+    fn join_step(&mut self, request: u64, stream: StreamId, result: Result<(), String>) {
+        let Some(join) = self.cluster.joins.get_mut(&request) else {
+            return;
+        };
+        join.waiting -= 1;
+        match result {
+            Ok(()) => join.contacted += 1,
+            Err(error) => {
+                join.errors.insert(stream, error);
+            }
+        }
+        if join.waiting > 0 {
+            return;
+        }
+        let Some(join) = self.cluster.joins.remove(&request) else {
+            return;
+        };
+        let result = if join.contacted > 0 {
+            Ok(join.contacted)
+        } else {
+            Err(join_errors(&join))
+        };
+        if result.is_ok() {
+            self.announce(Presence::Join);
+        }
+        self.effects.push_back(Effect::Joined { request, result });
+    }
+
+    fn announce(&mut self, presence: Presence) -> UserKey {
+        let time = self.network_clock.increment();
+        let event = NodeEvent {
+            r#type: presence.into(),
+            l_time: time,
+            node_name: self.name.to_string(),
+        };
+        let key = UserKey::Presence(self.name.clone(), time);
+        self.membership
+            .broadcast(key.clone(), envelope(MessageType::NodeEvent, &event));
+        key
+    }
+
+    pub(super) fn cluster_timeout(&self) -> Option<Instant> {
+        let cluster = &self.cluster;
+        match &cluster.leave {
+            None => {}
+            Some(Leave::Announcing(_, until)) => return Some(*until),
+            Some(Leave::Leaving | Leave::Left) => return None,
+        }
+        let failed = self.nodes.values().any(|record| record.state == NodeState::Failed);
+        let rejoin = (!cluster.bootstrap.is_empty()).then_some(cluster.rejoin_check_at);
+        let reconnect = (failed && !cluster.reconnecting()).then_some(cluster.reconnect_at);
+        [reconnect, rejoin, cluster.rejoin.map(|(next, _)| next)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    pub(super) fn advance_cluster(&mut self, now: Instant) {
+        if self.cluster.leave.is_some() {
+            return;
+        }
+        if self.cluster.reconnect_at <= now {
+            self.cluster.reconnect_at = now + RECONNECT_INTERVAL;
+            self.reconnect(now);
+        }
+        if self.cluster.rejoin_check_at <= now {
+            self.cluster.rejoin_check_at = now + REJOIN_CHECK_INTERVAL;
+            if !self.cluster.bootstrap.is_empty() && !self.bootstrap_is_live() {
+                self.cluster.rejoin = Some((now + REJOIN_INTERVAL, now + REJOIN_DURATION));
+            }
+        }
+        if let Some((next, until)) = self.cluster.rejoin
+            && next <= now
+        {
+            self.cluster.rejoin = (now + REJOIN_INTERVAL <= until).then_some((now + REJOIN_INTERVAL, until));
+            self.rejoin(now);
+        }
+    }
+
+    /// Tries one failed node. One at a time: an attempt at a dead host takes ten seconds.
+    fn reconnect(&mut self, now: Instant) {
+        if self.cluster.reconnecting() {
+            return;
+        }
+        let failed = self
+            .nodes
+            .iter()
+            .filter(|(_, record)| record.state == NodeState::Failed);
+        let failed: Vec<_> = failed.map(|(node, record)| (node.clone(), record.address)).collect();
+        let Some((node, address)) = failed.get(self.random.below(failed.len())).cloned() else {
+            return;
+        };
+        let state = self.state_for_join();
+        let stream = self.membership.push_pull(now, address, true, state);
+        self.cluster.purposes.insert(stream, Purpose::Reconnect(node));
+    }
+
+    /// Whether a node other than this one is live at a bootstrap address; also if there is no other bootstrap address than its
+    /// own. Address and port are compared, for the real ports are known here.
+    fn bootstrap_is_live(&self) -> bool {
+        let own = self.cluster.advertise;
+        let others: BTreeSet<_> = self
+            .cluster
+            .bootstrap
+            .iter()
+            .filter(|address| **address != own)
+            .collect();
+        let live = |record: &super::NodeRecord| record.state == NodeState::Active && others.contains(&record.address);
+        others.is_empty() || self.nodes.values().any(live)
+    }
+
+    fn rejoin(&mut self, now: Instant) {
+        // The tries of the last second may still be on their way; each has its own deadline of ten.
+        let state = self.state_for_join();
+        let own = self.cluster.advertise;
+        for address in self
+            .cluster
+            .bootstrap
+            .clone()
+            .into_iter()
+            .filter(|address| *address != own)
+        {
+            let stream = self.membership.push_pull(now, address, true, state.clone());
+            self.cluster.purposes.insert(stream, Purpose::Rejoin);
+        }
+    }
+
+    /// Leaves the cluster: the others are told and drop this node's entries. [`Effect::Left`] follows, within about 6 seconds.
+    pub fn leave(&mut self, now: Instant) {
+        if self.cluster.leave.is_some() {
+            return;
+        }
+        let key = self.announce(Presence::Leave);
+        self.cluster.leave = Some(Leave::Announcing(key, now + LEAVE_TIMEOUT));
+        self.settle(now);
+    }
+
+    /// From one step of leaving to the next.
+    pub(super) fn advance_leave(&mut self, now: Instant) {
+        let Some(Leave::Announcing(key, until)) = &self.cluster.leave else {
+            return;
+        };
+        if *until <= now || !self.membership.broadcasting(key) || self.membership.alone() {
+            self.cluster.leave = Some(Leave::Leaving);
+            self.membership.leave(now);
+            self.settle(now);
+        }
+    }
+
+    pub(super) fn left(&mut self) {
+        if !self.cluster.has_left() {
+            self.cluster.leave = Some(Leave::Left);
+            self.effects.push_back(Effect::Left);
+        }
+    }
+}
+
+/// The errors of a join in the words of Go's multi-error, as Docker prints them.
+fn join_errors(join: &Join) -> String {
+    let errors = join
+        .members
+        .iter()
+        .filter_map(|(stream, member)| Some((member, join.errors.get(stream)?)));
+    let lines: Vec<_> = errors
+        .map(|(member, error)| format!("\t* Failed to join {member}: {error}\n"))
+        .collect();
+    let noun = if lines.len() == 1 { "error" } else { "errors" };
+    format!("{} {noun} occurred:\n{}\n", lines.len(), lines.concat())
+}

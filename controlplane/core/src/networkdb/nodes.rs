@@ -1,0 +1,251 @@
+//! Nodes and their lives: active, failed, left (`spec/networkdb.md` 3.11).
+
+use super::{Event, LogLevel, NetworkDb, REAP_ENTRY};
+use crate::id::NodeId;
+use crate::time::{Duration, Instant};
+use crate::wire::stream::NodeState as MemberState;
+use std::net::{IpAddr, SocketAddr};
+
+/// How long a failed or left node is remembered.
+const REAP_NODE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many nodes are remembered at most, gone ones included.
+const MAX_NODES: usize = 65_536;
+
+/// How a node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NodeState {
+    /// It takes part.
+    Active,
+    /// It does not answer; its entries are hidden.
+    Failed,
+    /// It left; its entries are gone.
+    Left,
+}
+
+/// A node.
+#[derive(Clone, Debug)]
+pub(super) struct NodeRecord {
+    pub(super) address: SocketAddr,
+    pub(super) state: NodeState,
+    /// Network clock of its last node event.
+    pub(super) time: u64,
+    /// When a gone node is forgotten.
+    pub(super) until: Instant,
+}
+
+impl NodeRecord {
+    pub(super) fn active(address: SocketAddr) -> Self {
+        NodeRecord {
+            address,
+            state: NodeState::Active,
+            time: 0,
+            until: Instant::ZERO,
+        }
+    }
+}
+
+impl NetworkDb {
+    /// The state of a node; `None` if it is not known.
+    pub(super) fn node_state(&self, node: &NodeId) -> Option<NodeState> {
+        self.nodes.get(node).map(|record| record.state)
+    }
+
+    pub(super) fn is_active(&self, node: &NodeId) -> bool {
+        self.node_state(node) == Some(NodeState::Active)
+    }
+
+    /// Membership says that a node is there.
+    pub(super) fn node_up(&mut self, now: Instant, node: &NodeId, address: SocketAddr) {
+        match self.nodes.get_mut(node) {
+            Some(record) => {
+                record.address = address;
+                if record.state == NodeState::Active {
+                    return;
+                }
+                record.state = NodeState::Active;
+            }
+            None => {
+                if self.nodes.len() >= MAX_NODES {
+                    self.forget_oldest_node();
+                }
+                self.purge_reincarnation(now, node, address);
+                self.nodes.insert(node.clone(), NodeRecord::active(address));
+            }
+        }
+        self.log(
+            LogLevel::Info,
+            format!("Node {node}/{}, joined gossip cluster", address.ip()),
+        );
+        self.tell(Event::NodeUp {
+            name: node.clone(),
+            address: address.ip(),
+        });
+        self.restore(node);
+    }
+
+    /// A node came back under another name: what the old name left behind is gone.
+    fn purge_reincarnation(&mut self, now: Instant, node: &NodeId, address: SocketAddr) {
+        let same = |(other, record): (&NodeId, &super::NodeRecord)| {
+            let old = record.address == address && record.state != NodeState::Left && *other != self.name;
+            old.then(|| (other.clone(), record.state))
+        };
+        let old: Vec<_> = self.nodes.iter().filter_map(same).collect();
+        for (other, state) in old {
+            let was = if state == NodeState::Active { "active" } else { "failed" };
+            let message = format!(
+                "Node {node}/{}, is the new incarnation of the {was} node {other}",
+                address.ip()
+            );
+            self.log(LogLevel::Info, message);
+            self.node_left(now, &other);
+        }
+    }
+
+    /// Membership says that a node is gone.
+    pub(super) fn node_down(&mut self, now: Instant, node: &NodeId) {
+        let Some(record) = self
+            .nodes
+            .get_mut(node)
+            .filter(|record| record.state == NodeState::Active)
+        else {
+            return;
+        };
+        let address = record.address.ip();
+        if self
+            .membership
+            .member(node)
+            .is_some_and(|member| member.state == MemberState::Left)
+        {
+            self.node_left(now, node);
+            return;
+        }
+        record.state = NodeState::Failed;
+        record.until = now + REAP_NODE;
+        self.log(LogLevel::Info, format!("Node {node}/{address}, left gossip cluster"));
+        self.log(
+            LogLevel::Info,
+            format!("Node {node} change state NodeActive --> NodeFailed"),
+        );
+        self.tell(Event::NodeDown {
+            name: node.clone(),
+            address,
+            left: false,
+        });
+        self.leave_member_lists(node);
+        self.stop_waiting_for(node);
+        self.hide(now, node);
+    }
+
+    /// A node left of its own will.
+    pub(super) fn node_left(&mut self, now: Instant, node: &NodeId) {
+        let Some(record) = self.nodes.get_mut(node) else { return };
+        let (was, address) = (record.state, record.address.ip());
+        match was {
+            NodeState::Left => return,
+            NodeState::Active => record.until = now + REAP_NODE,
+            NodeState::Failed => {}
+        }
+        record.state = NodeState::Left;
+        if was == NodeState::Active {
+            self.log(LogLevel::Info, format!("Node {node}/{address}, left gossip cluster"));
+            self.tell(Event::NodeDown {
+                name: node.clone(),
+                address,
+                left: true,
+            });
+        }
+        self.leave_member_lists(node);
+        self.stop_waiting_for(node);
+        self.attachments.remove(node);
+        self.drop_entries(node, None);
+    }
+
+    fn leave_member_lists(&mut self, node: &NodeId) {
+        for network in self
+            .attachments
+            .get(node)
+            .into_iter()
+            .flat_map(|attachments| attachments.keys())
+        {
+            if let Some(members) = self.members.get_mut(network) {
+                members.retain(|member| member != node);
+            }
+        }
+        self.members.retain(|_, members| !members.is_empty());
+    }
+
+    /// The entries of a failed node are kept for its return, and nobody sees them.
+    fn hide(&mut self, now: Instant, node: &NodeId) {
+        for key in self.tables.owned_by(node, None) {
+            let Some(entry) = self.tables.find(&key).filter(|entry| entry.visible()).cloned() else {
+                continue;
+            };
+            self.tables.change(&key, |entry| {
+                entry.hidden = true;
+                entry.until = now + REAP_ENTRY;
+            });
+            self.tell_gone(&key, entry.value, entry.owner);
+        }
+    }
+
+    /// A node is back: so are its memberships and its entries.
+    fn restore(&mut self, node: &NodeId) {
+        let networks = self.attachments.get(node).into_iter().flatten();
+        let networks: Vec<_> = networks
+            .filter(|(_, at)| !at.leaving)
+            .map(|(network, _)| network.clone())
+            .collect();
+        for network in networks {
+            self.add_member(&network, node);
+        }
+        for key in self.tables.owned_by(node, None) {
+            if !self
+                .tables
+                .find(&key)
+                .is_some_and(|entry| entry.hidden && !entry.deleted)
+            {
+                continue;
+            }
+            if let Some(entry) = self.tables.change(&key, |entry| entry.hidden = false) {
+                self.tell_set(&key, entry.value, entry.owner);
+            }
+        }
+    }
+
+    pub(super) fn reap_nodes(&mut self, now: Instant) {
+        let gone = |_: &NodeId, record: &mut NodeRecord| record.state != NodeState::Active && record.until <= now;
+        let forgotten: Vec<_> = self.nodes.extract_if(.., gone).map(|(node, _)| node).collect();
+        for node in forgotten {
+            self.attachments.remove(&node);
+            self.drop_entries(&node, None);
+        }
+    }
+
+    fn forget_oldest_node(&mut self) {
+        let gone = self
+            .nodes
+            .iter()
+            .filter(|(_, record)| record.state != NodeState::Active);
+        let Some(oldest) = gone
+            .min_by_key(|(_, record)| record.until)
+            .map(|(node, _)| node.clone())
+        else {
+            return;
+        };
+        self.nodes.remove(&oldest);
+        self.attachments.remove(&oldest);
+        self.drop_entries(&oldest, None);
+    }
+
+    /// Live nodes, this one included, by name.
+    pub fn cluster_peers(&self) -> Vec<(NodeId, IpAddr)> {
+        let active = self
+            .nodes
+            .iter()
+            .filter(|(_, record)| record.state == NodeState::Active);
+        active
+            .map(|(node, record)| (node.clone(), record.address.ip()))
+            .collect()
+    }
+}

@@ -1,0 +1,202 @@
+//! NetworkDB's messages: protobuf, version 3 (`spec/networkdb.md` 3.5).
+
+use prost::Message;
+
+/// The envelope of every NetworkDB message.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct GossipMessage {
+    /// What `data` is.
+    #[prost(enumeration = "MessageType", tag = "1")]
+    pub r#type: i32,
+    /// The message itself.
+    #[prost(bytes = "vec", tag = "2")]
+    pub data: Vec<u8>,
+}
+
+/// What an envelope holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum MessageType {
+    /// Nothing; never sent.
+    Invalid = 0,
+    /// [`NetworkEvent`].
+    NetworkEvent = 1,
+    /// [`TableEvent`].
+    TableEvent = 2,
+    /// [`NetworkPushPull`].
+    PushPull = 3,
+    /// [`BulkSyncMessage`].
+    BulkSync = 4,
+    /// [`CompoundMessage`].
+    Compound = 5,
+    /// [`NodeEvent`].
+    NodeEvent = 6,
+}
+
+/// What happened to a node, or to a node's part in a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Presence {
+    /// Nothing; never sent.
+    Invalid = 0,
+    /// It takes part.
+    Join = 1,
+    /// It does not any more.
+    Leave = 2,
+}
+
+/// A node came to the cluster or leaves it.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct NodeEvent {
+    /// Which of both.
+    #[prost(enumeration = "Presence", tag = "1")]
+    pub r#type: i32,
+    /// Network clock of the node.
+    #[prost(uint64, tag = "2")]
+    pub l_time: u64,
+    /// The node.
+    #[prost(string, tag = "3")]
+    pub node_name: String,
+}
+
+/// A node came to a network or leaves it.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct NetworkEvent {
+    /// Which of both.
+    #[prost(enumeration = "Presence", tag = "1")]
+    pub r#type: i32,
+    /// Network clock of the node.
+    #[prost(uint64, tag = "2")]
+    pub l_time: u64,
+    /// The node.
+    #[prost(string, tag = "3")]
+    pub node_name: String,
+    /// The network.
+    #[prost(string, tag = "4")]
+    pub network_id: String,
+}
+
+/// What happened to an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Change {
+    /// Nothing; never sent.
+    Invalid = 0,
+    /// It is new.
+    Create = 1,
+    /// It has a new value.
+    Update = 2,
+    /// It is gone.
+    Delete = 3,
+}
+
+/// A change of one entry.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TableEvent {
+    /// What happened.
+    #[prost(enumeration = "Change", tag = "1")]
+    pub r#type: i32,
+    /// Table clock of the writer.
+    #[prost(uint64, tag = "2")]
+    pub l_time: u64,
+    /// The writer, who owns the entry now.
+    #[prost(string, tag = "3")]
+    pub node_name: String,
+    /// The network.
+    #[prost(string, tag = "4")]
+    pub network_id: String,
+    /// The table.
+    #[prost(string, tag = "5")]
+    pub table_name: String,
+    /// The key.
+    #[prost(string, tag = "6")]
+    pub key: String,
+    /// The value; of a deleted entry, its last one.
+    #[prost(bytes = "vec", tag = "7")]
+    pub value: Vec<u8>,
+    /// How many seconds a deleted entry is still to be remembered.
+    #[prost(int32, tag = "8")]
+    pub residual_reap_time: i32,
+}
+
+/// One attachment in a [`NetworkPushPull`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct NetworkEntry {
+    /// The network.
+    #[prost(string, tag = "1")]
+    pub network_id: String,
+    /// Network clock of the node at its last change.
+    #[prost(uint64, tag = "2")]
+    pub l_time: u64,
+    /// The node.
+    #[prost(string, tag = "3")]
+    pub node_name: String,
+    /// It has left the network.
+    #[prost(bool, tag = "4")]
+    pub leaving: bool,
+}
+
+/// All attachments that a node knows, sent with memberlist's push/pull.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct NetworkPushPull {
+    /// Network clock of the sender.
+    #[prost(uint64, tag = "1")]
+    pub l_time: u64,
+    /// The attachments.
+    #[prost(message, repeated, tag = "2")]
+    pub networks: Vec<NetworkEntry>,
+    /// The sender.
+    #[prost(string, tag = "3")]
+    pub node_name: String,
+}
+
+/// All entries of some networks.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct BulkSyncMessage {
+    /// Table clock of the sender.
+    #[prost(uint64, tag = "1")]
+    pub l_time: u64,
+    /// The receiver is to answer with its own.
+    #[prost(bool, tag = "2")]
+    pub unsolicited: bool,
+    /// The sender.
+    #[prost(string, tag = "3")]
+    pub node_name: String,
+    /// The networks.
+    #[prost(string, repeated, tag = "4")]
+    pub networks: Vec<String>,
+    /// An encoded [`GossipMessage`] that holds a [`CompoundMessage`].
+    #[prost(bytes = "vec", tag = "5")]
+    pub payload: Vec<u8>,
+}
+
+/// Several messages in one.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct CompoundMessage {
+    /// The messages.
+    #[prost(message, repeated, tag = "1")]
+    pub messages: Vec<SimpleMessage>,
+}
+
+/// One message of a [`CompoundMessage`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct SimpleMessage {
+    /// An encoded [`GossipMessage`].
+    #[prost(bytes = "vec", tag = "1")]
+    pub payload: Vec<u8>,
+}
+
+/// Wraps a message into its envelope.
+pub fn envelope(kind: MessageType, message: &impl Message) -> Vec<u8> {
+    GossipMessage {
+        r#type: kind.into(),
+        data: message.encode_to_vec(),
+    }
+    .encode_to_vec()
+}
+
+/// Packs encoded envelopes into one.
+pub fn compound(envelopes: Vec<Vec<u8>>) -> Vec<u8> {
+    let messages = envelopes.into_iter().map(|payload| SimpleMessage { payload }).collect();
+    envelope(MessageType::Compound, &CompoundMessage { messages })
+}
