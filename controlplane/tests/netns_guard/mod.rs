@@ -1,5 +1,5 @@
 //! Namespaces for a test: gone when it ends, however it ends.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
