@@ -1,4 +1,5 @@
 //! Links, addresses, routes and namespaces against the kernel. Needs root.
+#![allow(clippy::unwrap_used)]
 
 mod netns_guard;
 

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -122,18 +122,26 @@ async fn ask_udp(server: SocketAddr, query: &Query) -> io::Result<Vec<u8>> {
     socket.connect(server).await?;
     socket.send(&bytes).await?;
     loop {
-        // The buffer comes after the wait: thousands of queries may be waiting.
-        socket.readable().await?;
-        let mut response = vec![0; MESSAGE_MAX];
-        match socket.try_recv(&mut response) {
-            Ok(length) => response.truncate(length),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
-        }
+        let response = receive(&socket).await?;
         if query.is_answered_by(&response, id) {
             return Ok(response);
         }
     }
+}
+
+/// Waits for a datagram or for the host's word that nobody listens there, which epoll tells as an error only.
+async fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
+    let receive = || {
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+        // The buffer comes after the wait: thousands of queries may be waiting.
+        let mut response = vec![0; MESSAGE_MAX];
+        let length = socket.try_recv(&mut response)?;
+        response.truncate(length);
+        Ok(response)
+    };
+    socket.async_io(Interest::READABLE | Interest::ERROR, receive).await
 }
 
 async fn ask_tcp(server: SocketAddr, query: &Query) -> io::Result<Vec<u8>> {

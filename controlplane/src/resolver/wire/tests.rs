@@ -155,7 +155,10 @@ fn what_is_no_single_question_is_refused() {
     edns.set_version(1);
     future.set_edns(edns);
     // BADVERS and BADSIG are one number (RFC 6895 section 2.3).
-    assert_eq!(u16::from(code(&future.to_vec().unwrap())), u16::from(ResponseCode::BADVERS));
+    assert_eq!(
+        u16::from(code(&future.to_vec().unwrap())),
+        u16::from(ResponseCode::BADVERS)
+    );
     let mut response = good.clone();
     response[2] |= 0x80;
     assert!(matches!(receive(&response, Transport::Udp), Received::Nothing));
