@@ -1,27 +1,25 @@
 //! The resolver inside real namespaces, with an upstream server on the loopback of the namespace that plays the host. Needs root.
 #![allow(clippy::unwrap_used)]
 
+mod name_server;
 mod netns_guard;
 
-use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::A;
-use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType};
+use name_server::{BOTH, Over, SERVER, Upstream, connect, data, datagrams, exchange, read};
 use netns_guard::{DEADLINE, NetnsGuard, eventually};
 use std::collections::BTreeSet;
 use std::future::ready;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::task::JoinHandle;
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use weft::netns::Netns;
 use weft::resolver::{CONNECTIONS_MAX, FORWARDED_MAX, Resolver, ResolverError, ResolverHandle, Upstreams};
 use weft_core::dns::{Decision, Question};
 use weft_core::id::EndpointId;
-
-const SERVER: &str = "127.0.0.11:53";
 
 fn endpoint() -> EndpointId {
     EndpointId::new("0123456789abcdef".repeat(4)).unwrap()
@@ -57,148 +55,6 @@ fn ask(name: &str, kind: RecordType) -> Message {
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
     message
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Over {
-    Udp,
-    Tcp,
-}
-
-const BOTH: [Over; 2] = [Over::Udp, Over::Tcp];
-
-/// A client's socket inside the namespace.
-fn datagrams(netns: &Netns) -> UdpSocket {
-    let socket = netns.udp_socket("127.0.0.1:0".parse().unwrap()).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    UdpSocket::from_std(socket).unwrap()
-}
-
-fn connect(netns: &Netns) -> TcpStream {
-    let stream = netns.run(|| std::net::TcpStream::connect(SERVER)).unwrap().unwrap();
-    stream.set_nonblocking(true).unwrap();
-    TcpStream::from_std(stream).unwrap()
-}
-
-async fn exchange(netns: &Netns, over: Over, message: &Message) -> Message {
-    let bytes = message.to_vec().unwrap();
-    let answer = async {
-        match over {
-            Over::Udp => {
-                let socket = datagrams(netns);
-                socket.send_to(&bytes, SERVER).await.unwrap();
-                receive(&socket).await
-            }
-            Over::Tcp => {
-                let mut stream = connect(netns);
-                write(&mut stream, &bytes).await;
-                read(&mut stream).await
-            }
-        }
-    };
-    let answer = timeout(DEADLINE, answer).await.unwrap();
-    let answer = Message::from_vec(&answer).unwrap();
-    assert_eq!((answer.id, answer.message_type), (message.id, MessageType::Response));
-    assert!(answer.recursion_available);
-    answer
-}
-
-async fn receive(socket: &UdpSocket) -> Vec<u8> {
-    let mut answer = vec![0; 65535];
-    let (length, server) = socket.recv_from(&mut answer).await.unwrap();
-    assert_eq!(server, SERVER.parse().unwrap());
-    answer.truncate(length);
-    answer
-}
-
-async fn write(stream: &mut TcpStream, message: &[u8]) {
-    let length = u16::try_from(message.len()).unwrap();
-    stream
-        .write_all(&[&length.to_be_bytes()[..], message].concat())
-        .await
-        .unwrap();
-}
-
-async fn read(stream: &mut TcpStream) -> Vec<u8> {
-    let mut message = vec![0; usize::from(stream.read_u16().await.unwrap())];
-    stream.read_exact(&mut message).await.unwrap();
-    message
-}
-
-fn data(answer: &Message) -> Vec<String> {
-    answer.answers.iter().map(|record| record.data.to_string()).collect()
-}
-
-/// A name server of the host: answers every A question over UDP and TCP with one address, or with an error.
-struct Upstream {
-    address: SocketAddr,
-    /// Id and source port of each query.
-    seen: Arc<Mutex<Vec<(u16, u16)>>>,
-    tasks: [JoinHandle<()>; 2],
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
-}
-
-impl Upstream {
-    async fn start(address: &str, code: ResponseCode, found: Ipv4Addr) -> Upstream {
-        let udp = UdpSocket::bind(address).await.unwrap();
-        let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let answer = {
-            let seen = Arc::clone(&seen);
-            move |query: &[u8], port: u16| {
-                let query = Message::from_vec(query).unwrap();
-                seen.lock().unwrap().push((query.id, port));
-                let mut answer = Message::new(query.id, MessageType::Response, OpCode::Query);
-                answer.metadata = Metadata::response_from_request(&query.metadata);
-                answer.metadata.recursion_available = true;
-                answer.metadata.response_code = code;
-                answer.queries = query.queries;
-                if code == ResponseCode::NoError {
-                    let name = answer.queries[0].name().clone();
-                    answer.add_answer(Record::from_rdata(name, 77, RData::A(A(found))));
-                }
-                answer.to_vec().unwrap()
-            }
-        };
-        let over_tcp = answer.clone();
-        let datagrams = tokio::spawn(async move {
-            let mut buffer = vec![0; 65535];
-            loop {
-                let (length, client) = udp.recv_from(&mut buffer).await.unwrap();
-                let good = answer(&buffer[..length], client.port());
-                // What an attacker would send comes first: another id, another question.
-                let mut forged = good.clone();
-                forged[0] ^= 0xff;
-                udp.send_to(&forged, client).await.unwrap();
-                let mut forged = good.clone();
-                forged[13] ^= 0x03;
-                udp.send_to(&forged, client).await.unwrap();
-                udp.send_to(&good, client).await.unwrap();
-            }
-        });
-        let streams = tokio::spawn(async move {
-            loop {
-                let (mut stream, client) = tcp.accept().await.unwrap();
-                let query = read(&mut stream).await;
-                write(&mut stream, &over_tcp(&query, client.port())).await;
-            }
-        });
-        Upstream {
-            address,
-            seen,
-            tasks: [datagrams, streams],
-        }
-    }
-
-    fn queries(&self) -> usize {
-        self.seen.lock().unwrap().len()
-    }
 }
 
 const FOUND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
@@ -288,7 +144,8 @@ fn the_rest_is_forwarded_to_the_first_server_that_answers() {
     });
 }
 
-/// The sockets of the resolver before it are closed by the runtime, at some time.
+/// Starts once the port is free: the runtime closes a stopped resolver's sockets some time after, and a child process that is
+/// just being forked holds copies.
 async fn restart(netns: &Netns, servers: Vec<SocketAddr>) -> ResolverHandle {
     eventually("the port is free", async || {
         start(netns, Upstreams::fixed(servers.clone())).await.ok()
@@ -454,10 +311,11 @@ fn too_many_forwarded_queries_are_refused_and_local_names_answered() {
 
 #[test]
 fn a_taken_port_is_told_and_leaves_nothing_open() {
-    let (host, container) = (NetnsGuard::new(), NetnsGuard::new());
-    host.block_on(async || {
-        let netns = container.open();
-        for (protocol, address) in [("UDP", "127.0.0.11:53"), ("UDP", "0.0.0.0:53"), ("TCP", "0.0.0.0:53")] {
+    let host = NetnsGuard::new();
+    for (protocol, address) in [("UDP", "127.0.0.11:53"), ("UDP", "0.0.0.0:53"), ("TCP", "0.0.0.0:53")] {
+        let container = NetnsGuard::new();
+        host.block_on(async || {
+            let netns = container.open();
             let address: SocketAddr = address.parse().unwrap();
             let (udp, tcp) = match protocol {
                 "UDP" => (Some(netns.udp_socket(address).unwrap()), None),
@@ -471,13 +329,14 @@ fn a_taken_port_is_told_and_leaves_nothing_open() {
             );
             assert_eq!(error, expected);
             drop((udp, tcp));
-        }
-        let resolver = start(&netns, Upstreams::fixed(vec![])).await.unwrap();
-        assert!(matches!(start(&netns, Upstreams::fixed(vec![])).await, Err(ResolverError::PortInUse { .. })));
-        drop(resolver);
-        let _resolver = restart(&netns, vec![]).await;
-        exchange(&netns, Over::Udp, &ask("web.", RecordType::A)).await;
-    });
+            let resolver = restart(&netns, vec![]).await;
+            let second = start(&netns, Upstreams::fixed(vec![])).await;
+            assert!(matches!(second, Err(ResolverError::PortInUse { .. })), "{second:?}");
+            drop(resolver);
+            let _resolver = restart(&netns, vec![]).await;
+            exchange(&netns, Over::Udp, &ask("web.", RecordType::A)).await;
+        });
+    }
 }
 
 /// `/etc/netns/<name>`, which `ip netns exec` lays over `/etc`.
