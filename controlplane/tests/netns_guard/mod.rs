@@ -1,5 +1,5 @@
 //! Namespaces for a test: gone when it ends, however it ends.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 use weft::netns::{Netns, NetnsSpec};
 
 /// How long a condition may take to come true on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// A namespace as `ip netns add` makes it.
-pub struct NetnsGuard {
-    pub name: String,
+pub(crate) struct NetnsGuard {
+    pub(crate) name: String,
 }
 
 impl NetnsGuard {
-    pub fn new() -> NetnsGuard {
+    pub(crate) fn new() -> NetnsGuard {
         assert!(
             nix::unistd::geteuid().is_root(),
             "this test makes network namespaces: run it as root"
@@ -32,35 +32,34 @@ impl NetnsGuard {
         );
         run("ip", &["netns", "add", &name]);
         let guard = NetnsGuard { name };
-        // The `all` and `default` settings of IPv6 are left as a container would find them.
         guard.ip("link set lo up");
         guard
     }
 
-    pub fn spec(&self) -> NetnsSpec {
+    pub(crate) fn spec(&self) -> NetnsSpec {
         NetnsSpec::Name(self.name.clone())
     }
 
-    pub fn open(&self) -> Netns {
+    pub(crate) fn open(&self) -> Netns {
         Netns::open(&self.spec()).unwrap()
     }
 
     /// `ip <words>` inside.
-    pub fn ip(&self, words: &str) -> String {
+    pub(crate) fn ip(&self, words: &str) -> String {
         let mut arguments = vec!["-n", &self.name];
         arguments.extend(words.split_whitespace());
         run("ip", &arguments)
     }
 
     /// Any program inside.
-    pub fn exec(&self, words: &str) -> String {
+    pub(crate) fn exec(&self, words: &str) -> String {
         let mut arguments = vec!["netns", "exec", &self.name];
         arguments.extend(words.split_whitespace());
         run("ip", &arguments)
     }
 
     /// Runs `test` on a thread inside, with a tokio runtime there: what a daemon that was started inside would see.
-    pub fn block_on<T: Send>(&self, test: impl AsyncFnOnce() -> T + Send) -> T {
+    pub(crate) fn block_on<T: Send>(&self, test: impl AsyncFnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 let file = File::open(self.spec().path()).unwrap();
@@ -83,7 +82,7 @@ impl Drop for NetnsGuard {
 }
 
 /// Waits until `condition` answers something.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut condition: impl FnMut() -> F) -> T {
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut condition: impl FnMut() -> F) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(found) = condition().await {
