@@ -15,8 +15,12 @@ enum Place {
     /// The client itself.
     Client,
     Here(Endpoint),
-    There(Peer),
+    There(Remote),
 }
+
+/// A peer, aligned because the verifier wants accesses to the stack aligned.
+#[repr(align(8))]
+struct Remote(Peer);
 
 /// Sends a packet for a virtual IP to its connection's backend.
 #[inline(always)]
@@ -51,7 +55,7 @@ pub(super) fn to_backend(
         Place::Here(endpoint) => {
             local::deliver(packet, endpoint.ifindex, endpoint.mac, None, Counter::DeliveredLocally)
         }
-        Place::There(peer) => encap::send(packet, attachment, datagram, &peer),
+        Place::There(Remote(peer)) => encap::send(packet, attachment, datagram, &peer),
     }
 }
 
@@ -133,7 +137,7 @@ fn locate(attachment: &Attachment, ip: [u8; 4]) -> Option<Place> {
         ip,
     };
     if let Some(peer) = maps::peer(&address) {
-        return Some(Place::There(peer));
+        return Some(Place::There(Remote(peer)));
     }
     maps::endpoint(&address).map(Place::Here)
 }
@@ -209,7 +213,7 @@ fn remember(key: &FlowKey, flow: &Flow) -> bool {
     }
     let (twin_key, twin) = (key.twin(flow), flow.twin(key));
     // A client that is its own backend and talks from a port to the same port: one entry serves both directions.
-    if twin_key == *key {
+    if (twin_key.source, twin_key.destination, twin_key.source_port) == (key.source, key.destination, key.source_port) {
         return true;
     }
     // An answer of a backend that the connection has left must not bring the connection back to it.

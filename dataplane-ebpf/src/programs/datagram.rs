@@ -6,20 +6,23 @@ use weft_dataplane::abi::{Counter, FlowKey};
 use weft_dataplane::packet::{Ethernet, Header, Ipv4, Ports, Tcp, Udp, ipv4, transport};
 
 /// An IPv4 packet.
+///
+/// Order and alignment matter: the compiler moves neighbouring fields at once, and the verifier wants accesses to the stack aligned.
 #[derive(Clone, Copy)]
+#[repr(C, align(8))]
 pub(super) struct Datagram {
     /// Source address.
     pub(super) source: [u8; 4],
     /// Destination address.
     pub(super) destination: [u8; 4],
-    /// IANA protocol number.
-    pub(super) protocol: u8,
-    /// Whether it is a fragment: then it has no ports, even if it is the first.
-    pub(super) fragment: bool,
-    /// TCP control bits; 0 if it is not TCP.
-    pub(super) tcp_flags: u8,
     /// Ports; zero if it is neither TCP nor UDP, or a fragment.
     pub(super) ports: Ports,
+    /// IANA protocol number.
+    pub(super) protocol: u8,
+    /// TCP control bits; 0 if it is not TCP.
+    pub(super) tcp_flags: u8,
+    /// Whether it is a fragment: then it has no ports, even if it is the first.
+    pub(super) fragment: bool,
     /// Length of the IPv4 header in bytes.
     pub(super) header_length: usize,
     /// Length of the transport header in bytes; 0 if it is neither TCP nor UDP, or a fragment.
