@@ -1,1 +1,5 @@
-//! x
+//! What the whole-system tests share.
+
+pub mod namespace;
+pub mod packet;
+pub mod programs;

@@ -1,1 +1,280 @@
-//! Being written.
+//! The kernel's half: loads the programs, attaches them, and is the only writer of their maps.
+//!
+//! Programs, maps and links are pinned, so traffic goes on while the daemon is away, and a restart takes over what it finds.
+
+mod attach;
+mod environment;
+mod log;
+mod maps;
+mod object;
+
+#[cfg(test)]
+mod tests;
+
+pub use attach::{AttachError, AttachMode, Hook};
+pub use environment::{BPFFS, EnvironmentError, MINIMUM_KERNEL};
+pub use log::ProgramLog;
+pub use maps::{ApplyError, MAX_DUMP_ENTRIES, MapsError};
+pub use object::{Object, ObjectError};
+
+use attach::Attacher;
+use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use maps::Maps;
+use std::path::PathBuf;
+use weft_core::reconcile::Step;
+use weft_core::wanted::MapContents;
+use weft_dataplane::abi::{Counter, OverlayAddress, global};
+use weft_diag::{MapDump, MapSummary};
+
+/// How to load.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The object's file; the embedded one if there is none.
+    pub object: Option<PathBuf>,
+    /// Where programs' maps and links are pinned: a directory of this daemon's own on a BPF filesystem.
+    pub pin_directory: PathBuf,
+    /// UDP port of the data path.
+    pub data_path_port: u16,
+    /// Whether programs log each dropped packet, at trace. Without it they do not contain the code.
+    pub log_drops: bool,
+    /// Attach by `clsact` filters even where the kernel has tcx links.
+    pub force_clsact: bool,
+}
+
+/// Why the data plane could not be loaded. Nothing is attached then.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The host cannot run it.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// The object is missing or not ours.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The object could not be turned into maps and programs.
+    #[error("eBPF object {origin} cannot be loaded: {source}")]
+    Load {
+        /// Which object.
+        origin: String,
+        /// Why.
+        source: Box<EbpfError>,
+    },
+    /// The kernel's verifier refused a program; its whole log is at debug level.
+    #[error("the kernel's verifier refused program {program} of eBPF object {origin}: {line}")]
+    Verifier {
+        /// Which program.
+        program: &'static str,
+        /// Which object.
+        origin: String,
+        /// The line of its log that says why.
+        line: String,
+    },
+    /// A program could not be loaded for another reason.
+    #[error("program {program} of eBPF object {origin} cannot be loaded: {source}")]
+    Program {
+        /// Which program.
+        program: &'static str,
+        /// Which object.
+        origin: String,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// A map of the object is not as the contract has it.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// The programs' log could not be opened.
+    #[error("the log of the programs cannot be read: {0}")]
+    Log(String),
+}
+
+/// What a program did with a made-up packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestRunResult {
+    /// The kernel's action: -1 next, 2 drop, 7 redirect.
+    pub action: i32,
+    /// The packet after the program.
+    pub packet: Vec<u8>,
+}
+
+/// The loaded programs and their maps. One a daemon; dropping it leaves everything attached and pinned, see [`Dataplane::remove`].
+#[derive(Debug)]
+pub struct Dataplane {
+    ebpf: Ebpf,
+    maps: Maps,
+    attacher: Attacher,
+    log: Option<ProgramLog>,
+}
+
+impl Dataplane {
+    /// Checks the host, loads the object and takes over the maps that are pinned, with what is in them. Attaches nothing yet: until
+    /// then an earlier daemon's programs go on with the same maps.
+    pub fn load(config: &Config) -> Result<Self, LoadError> {
+        environment::check()?;
+        let object = match &config.object {
+            Some(path) => Object::from_file(path)?,
+            None => Object::embedded()?,
+        };
+        environment::prepare_pin_directory(&config.pin_directory)?;
+        maps::discard_pinned_of_other_layout(&config.pin_directory)?;
+        let mut ebpf = load_object(&object, config)?;
+        for hook in Hook::ALL {
+            load_program(&mut ebpf, &object, hook)?;
+        }
+        let log = if config.log_drops {
+            Some(ProgramLog::open(&mut ebpf).map_err(LoadError::Log)?)
+        } else {
+            None
+        };
+        let maps = Maps::take(&mut ebpf)?;
+        let attacher = Attacher::new(&config.pin_directory, config.force_clsact);
+        Ok(Dataplane {
+            ebpf,
+            maps,
+            attacher,
+            log,
+        })
+    }
+
+    /// How programs are attached.
+    pub fn attach_mode(&self) -> AttachMode {
+        self.attacher.mode()
+    }
+
+    /// Attaches a program to an interface of the calling thread's network namespace. If a pinned link of an earlier daemon is there,
+    /// the link gets the new program without a gap. Attaching twice is harmless.
+    pub fn attach(&mut self, hook: Hook, ifindex: u32) -> Result<(), AttachError> {
+        self.attacher.attach(&mut self.ebpf, hook, ifindex)
+    }
+
+    /// Detaches a program from an interface; nothing happens if it is not attached, or if the interface is gone.
+    pub fn detach(&mut self, hook: Hook, ifindex: u32) -> Result<(), AttachError> {
+        self.attacher.detach(hook, ifindex)
+    }
+
+    /// What is attached, also by earlier daemons with the same pin directory.
+    pub fn attached(&self) -> Result<Vec<(Hook, u32)>, AttachError> {
+        self.attacher.attached()
+    }
+
+    /// Reads the control maps back from the kernel.
+    pub fn present(&self) -> Result<MapContents, MapsError> {
+        self.maps.present()
+    }
+
+    /// Performs the steps in their order. A step that fails does not keep the others from being done; the next reconcile will find
+    /// what is missing.
+    pub fn apply(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
+        self.maps.apply(steps)
+    }
+
+    /// The raw content of a map; the error names the maps there are.
+    pub fn dump(&self, name: &str) -> Result<MapDump, MapsError> {
+        self.maps.dump(name)
+    }
+
+    /// Name, size and limit of each map.
+    pub fn summaries(&self) -> Result<Vec<MapSummary>, MapsError> {
+        self.maps.summaries()
+    }
+
+    /// What became of all packets so far, summed over the CPUs.
+    pub fn counters(&self) -> Result<Vec<(Counter, u64)>, MapsError> {
+        self.maps.counters()
+    }
+
+    /// Forgets the balanced connections of a backend that is gone, in both directions; returns how many entries that were.
+    pub fn forget_flows(&mut self, backend: OverlayAddress) -> Result<usize, MapsError> {
+        self.maps.forget_flows(backend)
+    }
+
+    /// The log of the programs, once, if the configuration asked for it. Whoever takes it must read it.
+    pub fn take_log(&mut self) -> Option<ProgramLog> {
+        self.log.take()
+    }
+
+    /// Runs a program on a made-up packet that came in by `ifindex`, an interface of the calling thread's network namespace. Nothing is
+    /// sent, but maps change as they would: it is counted, and a connection may be remembered.
+    pub fn test_run(&self, hook: Hook, ifindex: u32, packet: &[u8]) -> Result<TestRunResult, ProgramError> {
+        let program: &SchedClassifier = self
+            .ebpf
+            .program(hook.program())
+            .ok_or(ProgramError::NotLoaded)?
+            .try_into()?;
+        let context = test_run_context(ifindex);
+        let mut out = vec![0; packet.len() + TEST_RUN_GROWTH];
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        })?;
+        out.truncate(result.data_size_out as usize);
+        Ok(TestRunResult {
+            action: result.return_value.cast_signed(),
+            packet: out,
+        })
+    }
+
+    /// Detaches all programs and unpins everything. Connections through virtual IPs are forgotten.
+    pub fn remove(self) -> Result<(), AttachError> {
+        for (hook, ifindex) in self.attacher.attached()? {
+            self.attacher.detach(hook, ifindex)?;
+        }
+        self.attacher.unpin_all()
+    }
+}
+
+/// How much longer than its input a program may make a packet: the encapsulation, rounded up.
+const TEST_RUN_GROWTH: usize = 64;
+
+/// A `struct __sk_buff` (Linux `include/uapi/linux/bpf.h`) that names the interface; the kernel refuses other fields.
+fn test_run_context(ifindex: u32) -> [u8; 192] {
+    const INGRESS_IFINDEX: usize = 36;
+    const IFINDEX: usize = 40;
+    let mut context = [0; 192];
+    context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    context
+}
+
+fn load_object(object: &Object, config: &Config) -> Result<Ebpf, LoadError> {
+    let level = log::level(config.log_drops);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(global::DATA_PATH_PORT, &config.data_path_port, true)
+        .override_global(log::LEVEL_GLOBAL, &level, true);
+    for name in maps::NAMES {
+        loader.map_pin_path(name, maps::pin_path(&config.pin_directory, name));
+    }
+    loader.load(object.bytes()).map_err(|source| LoadError::Load {
+        origin: object.origin().to_owned(),
+        source: Box::new(source),
+    })
+}
+
+fn load_program(ebpf: &mut Ebpf, object: &Object, hook: Hook) -> Result<(), LoadError> {
+    let failed = |source| match source {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            tracing::debug!(program = hook.program(), "verifier log:\n{verifier_log}");
+            LoadError::Verifier {
+                program: hook.program(),
+                origin: object.origin().to_owned(),
+                line: object::decisive_line(&verifier_log.to_string(), &io_error),
+            }
+        }
+        other => LoadError::Program {
+            program: hook.program(),
+            origin: object.origin().to_owned(),
+            source: Box::new(other),
+        },
+    };
+    let program: &mut SchedClassifier = ebpf
+        .program_mut(hook.program())
+        .ok_or_else(|| ObjectError::NoProgram {
+            origin: object.origin().to_owned(),
+            program: hook.program(),
+        })?
+        .try_into()
+        .map_err(failed)?;
+    program.load().map_err(failed)
+}

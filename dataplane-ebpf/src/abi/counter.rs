@@ -55,7 +55,7 @@ counters! {
     DropSpoofedSource = 19, "drop_spoofed_source";
     /// dropped: ARP for an address that nobody on the network has
     DropUnknownArpTarget = 20, "drop_unknown_arp_target";
-    /// dropped: ARP that is no request for an IPv4 address
+    /// dropped: ARP that wants no answer: no request for an IPv4 address, or for the endpoint's own
     DropUnexpectedArp = 21, "drop_unexpected_arp";
     /// dropped: broadcast or multicast, which the overlay does not carry
     DropMulticast = 22, "drop_multicast";
@@ -83,6 +83,10 @@ counters! {
     DropInnerProtocol = 33, "drop_inner_protocol";
     /// dropped: the flow table refused the new connection
     DropFlowTableFull = 34, "drop_flow_table_full";
+    /// dropped: the backend of the connection is neither a peer nor a local endpoint any more
+    DropBackendGone = 35, "drop_backend_gone";
+    /// dropped: VXLAN of a VNI of weft's in an outer IPv4 header with options
+    DropOuterOptions = 36, "drop_outer_options";
 }
 
 impl Counter {

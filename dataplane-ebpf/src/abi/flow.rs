@@ -49,5 +49,78 @@ pub const REPLY: u32 = 1;
 /// A FIN or RST was seen: a new SYN on the same ports is a new connection and chooses anew.
 pub const CLOSING: u32 = 2;
 
+/// UDP has no end: a flow without a packet for so long is forgotten, and the next packet chooses anew. The default of IPVS, which
+/// Docker balances with.
+pub const UDP_IDLE_NS: u64 = 300_000_000_000;
+/// How often [`Flow::last_seen_ns`] is written while packets flow: each write takes the cache line from other CPUs.
+pub const TOUCH_INTERVAL_NS: u64 = 1_000_000_000;
+
+impl FlowKey {
+    /// The key of the packets in the other direction of a flow that is translated as `flow` says.
+    #[inline(always)]
+    pub const fn twin(&self, flow: &Flow) -> FlowKey {
+        FlowKey {
+            vni: self.vni,
+            source: flow.destination,
+            destination: flow.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+            padding: [0; 3],
+        }
+    }
+}
+
+impl Flow {
+    /// The entry of the other direction: what [`FlowKey::twin`] is translated to.
+    #[inline(always)]
+    pub const fn twin(&self, key: &FlowKey) -> Flow {
+        Flow {
+            last_seen_ns: self.last_seen_ns,
+            source: key.destination,
+            destination: key.source,
+            flags: self.flags ^ REPLY,
+            padding: 0,
+        }
+    }
+}
+
 map_type!(FlowKey, 20);
 map_type!(Flow, 24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: [u8; 4] = [10, 0, 0, 2];
+    const VIP: [u8; 4] = [10, 0, 0, 100];
+    const BACKEND: [u8; 4] = [10, 0, 0, 3];
+
+    #[test]
+    fn the_twin_of_the_twin_is_the_flow_itself() {
+        for (source, destination) in [(CLIENT, BACKEND), (VIP, CLIENT)] {
+            let key = FlowKey {
+                vni: 4096,
+                source: CLIENT,
+                destination: VIP,
+                source_port: [0x9c, 0x40],
+                destination_port: [0, 80],
+                protocol: 6,
+                padding: [0; 3],
+            };
+            let flow = Flow {
+                last_seen_ns: 7,
+                source,
+                destination,
+                flags: CLOSING,
+                padding: 0,
+            };
+            let (twin_key, twin) = (key.twin(&flow), flow.twin(&key));
+            assert_eq!(twin_key.source, destination);
+            assert_eq!((twin.source, twin.destination), (VIP, CLIENT));
+            assert_eq!(twin.flags, CLOSING | REPLY);
+            assert_eq!(twin_key.twin(&twin), key);
+            assert_eq!(twin.twin(&twin_key), flow);
+        }
+    }
+}

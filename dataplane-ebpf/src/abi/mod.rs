@@ -26,6 +26,9 @@ pub use service::Service;
 /// Raised whenever a map's key or value changes its bytes or its meaning. The object and the daemon must agree on it.
 pub const ABI_VERSION: u32 = 1;
 
+/// What stands before [`ABI_VERSION`] (four bytes, little-endian) in the object's section `.weft_abi`, so that a loader finds it.
+pub const ABI_MARK: [u8; 16] = *b"weft-abi-version";
+
 /// The IANA port of VXLAN (RFC 7348 section 5), the default of `data-path-port`.
 pub const VXLAN_PORT: u16 = 4789;
 

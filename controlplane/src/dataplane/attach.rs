@@ -1,0 +1,333 @@
+//! Puts programs on interfaces: tcx links where the kernel has them, `clsact` filters elsewhere.
+//!
+//! A tcx link is pinned, so it outlives the daemon, and its program is replaced in place. A filter outlives the daemon by itself.
+
+use super::environment::kernel_is_at_least;
+use aya::Ebpf;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use nix::net::if_::if_indextoname;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use weft_dataplane::abi::program;
+
+/// tcx links came with this kernel.
+const TCX_KERNEL: (u8, u8) = (6, 6);
+
+/// Priority and handle of our `clsact` filters: fixed, so that a restart finds and replaces them. "weft" on a telephone's keys.
+const FILTER_PRIORITY: u16 = 9338;
+const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// A place where a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// The host-side veth of an endpoint: `overlay_egress`.
+    Endpoint,
+    /// The device that carries the overlay: `overlay_ingress`.
+    Uplink,
+}
+
+impl Hook {
+    /// All hooks.
+    pub const ALL: [Hook; 2] = [Hook::Endpoint, Hook::Uplink];
+
+    /// The program that belongs there.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Hook::Endpoint => program::OVERLAY_EGRESS,
+            Hook::Uplink => program::OVERLAY_INGRESS,
+        }
+    }
+
+    fn of_program(name: &str) -> Option<Hook> {
+        Hook::ALL.into_iter().find(|hook| hook.program() == name)
+    }
+}
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachMode {
+    /// tcx links, from Linux 6.6 on.
+    Tcx,
+    /// Filters of the `clsact` queueing discipline.
+    Clsact,
+}
+
+impl AttachMode {
+    /// `tcx` or `clsact`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AttachMode::Tcx => "tcx",
+            AttachMode::Clsact => "clsact",
+        }
+    }
+}
+
+impl fmt::Display for AttachMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why a program could not be attached or detached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// There is no such interface in this namespace.
+    #[error("no interface has index {ifindex} to attach {program} to")]
+    NoInterface {
+        /// Which index.
+        ifindex: u32,
+        /// Which program.
+        program: &'static str,
+    },
+    /// The kernel refused.
+    #[error("{program} cannot be attached to {interface}: {reason}")]
+    Refused {
+        /// Which program.
+        program: &'static str,
+        /// Which interface.
+        interface: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// A pin could not be made, read or removed.
+    #[error("pin {}: {reason}", path.display())]
+    Pin {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Attaches and detaches; remembers by pins only.
+#[derive(Debug)]
+pub(super) struct Attacher {
+    pin_directory: PathBuf,
+    mode: AttachMode,
+}
+
+impl Attacher {
+    pub(super) fn new(pin_directory: &Path, force_clsact: bool) -> Self {
+        let tcx = !force_clsact && kernel_is_at_least(TCX_KERNEL);
+        Attacher {
+            pin_directory: pin_directory.to_owned(),
+            mode: if tcx { AttachMode::Tcx } else { AttachMode::Clsact },
+        }
+    }
+
+    pub(super) fn mode(&self) -> AttachMode {
+        self.mode
+    }
+
+    pub(super) fn attach(&self, ebpf: &mut Ebpf, hook: Hook, ifindex: u32) -> Result<(), AttachError> {
+        let interface = interface_name(ifindex).ok_or(AttachError::NoInterface {
+            ifindex,
+            program: hook.program(),
+        })?;
+        let refused = |error: ProgramError| AttachError::Refused {
+            program: hook.program(),
+            interface: interface.clone(),
+            reason: chain(&error),
+        };
+        let program: &mut SchedClassifier = ebpf
+            .program_mut(hook.program())
+            .ok_or_else(|| refused(ProgramError::NotLoaded))?
+            .try_into()
+            .map_err(refused)?;
+        match self.mode {
+            AttachMode::Tcx => self.attach_tcx(program, &interface, &self.pin(hook, ifindex), refused),
+            AttachMode::Clsact => {
+                attach_clsact(program, &interface).map_err(refused)?;
+                self.note_filter(hook, ifindex)
+            }
+        }
+    }
+
+    fn attach_tcx(
+        &self,
+        program: &mut SchedClassifier,
+        interface: &str,
+        pin: &Path,
+        refused: impl Fn(ProgramError) -> AttachError,
+    ) -> Result<(), AttachError> {
+        if replace_pinned(program, pin)? {
+            return Ok(());
+        }
+        let id = program
+            .attach_with_options(
+                interface,
+                TcAttachType::Ingress,
+                TcAttachOptions::TcxOrder(LinkOrder::default()),
+            )
+            .map_err(&refused)?;
+        let link: FdLink = program
+            .take_link(id)
+            .map_err(&refused)?
+            .try_into()
+            .map_err(|error| pin_error(pin, &error))?;
+        link.pin(pin).map_err(|error| pin_error(pin, &error))?;
+        Ok(())
+    }
+
+    /// A filter has nothing to pin; an empty directory of the link's name says that it is there.
+    fn note_filter(&self, hook: Hook, ifindex: u32) -> Result<(), AttachError> {
+        let note = self.pin(hook, ifindex);
+        match fs::create_dir(&note) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(pin_error(&note, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn detach(&self, hook: Hook, ifindex: u32) -> Result<(), AttachError> {
+        let pin = self.pin(hook, ifindex);
+        if pin.is_dir() {
+            if let Some(interface) = interface_name(ifindex) {
+                detach_clsact(hook, &interface)?;
+            }
+            return fs::remove_dir(&pin).map_err(|error| pin_error(&pin, &error));
+        }
+        match fs::remove_file(&pin) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(pin_error(&pin, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn attached(&self) -> Result<Vec<(Hook, u32)>, AttachError> {
+        let failed = |error: io::Error| pin_error(&self.pin_directory, &error);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.pin_directory).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            found.extend(name.to_str().and_then(parse_pin));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Removes all pins and the directory itself.
+    pub(super) fn unpin_all(&self) -> Result<(), AttachError> {
+        let failed = |error: io::Error| pin_error(&self.pin_directory, &error);
+        for entry in fs::read_dir(&self.pin_directory).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            fs::remove_file(&path).map_err(|error| pin_error(&path, &error))?;
+        }
+        fs::remove_dir(&self.pin_directory).map_err(failed)
+    }
+
+    fn pin(&self, hook: Hook, ifindex: u32) -> PathBuf {
+        self.pin_directory.join(format!("{}-{ifindex}", hook.program()))
+    }
+}
+
+/// Which hook and interface the name of a pin stands for.
+fn parse_pin(name: &str) -> Option<(Hook, u32)> {
+    let (program, ifindex) = name.rsplit_once('-')?;
+    Some((Hook::of_program(program)?, ifindex.parse().ok()?))
+}
+
+/// Gives the pinned link the new program; false if there is no link, or only one whose interface is gone.
+fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<bool, AttachError> {
+    if !pin.exists() {
+        return Ok(false);
+    }
+    let old = PinnedLink::from_pin(pin).map_err(|error| pin_error(pin, &error))?;
+    let link: SchedClassifierLink = FdLink::from(old).try_into().map_err(|error| pin_error(pin, &error))?;
+    match program.attach_to_link(link) {
+        Ok(id) => {
+            // The pin keeps the link; this handle of it is closed.
+            program.take_link(id).map_err(|error| pin_error(pin, &error))?;
+            Ok(true)
+        }
+        Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::ENOLINK) => {
+            fs::remove_file(pin).map_err(|error| pin_error(pin, &error))?;
+            Ok(false)
+        }
+        Err(error) => Err(pin_error(pin, &error)),
+    }
+}
+
+fn attach_clsact(program: &mut SchedClassifier, interface: &str) -> Result<(), ProgramError> {
+    // Whether it is there already is not told apart from other failures; if it is missing, the filter below fails and says so.
+    let _ = tc::qdisc_add_clsact(interface);
+    let old = SchedClassifierLink::attached(interface, TcAttachType::Ingress, FILTER_PRIORITY, FILTER_HANDLE, None)?;
+    let id = match program.attach_to_link(old) {
+        Ok(id) => id,
+        Err(_) => program.attach_with_options(
+            interface,
+            TcAttachType::Ingress,
+            TcAttachOptions::Netlink(NlOptions {
+                priority: FILTER_PRIORITY,
+                handle: FILTER_HANDLE,
+                classid: None,
+            }),
+        )?,
+    };
+    // Dropping the handle would remove the filter.
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+fn detach_clsact(hook: Hook, interface: &str) -> Result<(), AttachError> {
+    match tc::qdisc_detach_program(interface, TcAttachType::Ingress, hook.program()) {
+        Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(AttachError::Refused {
+            program: hook.program(),
+            interface: interface.to_owned(),
+            reason: chain(&error),
+        }),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn interface_name(ifindex: u32) -> Option<String> {
+    if_indextoname(ifindex).ok()?.into_string().ok()
+}
+
+fn pin_error(path: &Path, error: &dyn std::error::Error) -> AttachError {
+    AttachError::Pin {
+        path: path.to_owned(),
+        reason: chain(error),
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_is_named_after_program_and_interface() {
+        let attacher = Attacher::new(Path::new("/sys/fs/bpf/x"), true);
+        assert_eq!(attacher.mode(), AttachMode::Clsact);
+        for hook in Hook::ALL {
+            let pin = attacher.pin(hook, 42);
+            let name = pin.file_name().and_then(|name| name.to_str()).unwrap();
+            assert_eq!(parse_pin(name), Some((hook, 42)));
+        }
+        for name in [
+            "flows",
+            "overlay_egress",
+            "overlay_egress-",
+            "overlay_egress-x",
+            "other-1",
+        ] {
+            assert_eq!(parse_pin(name), None, "{name}");
+        }
+    }
+}
