@@ -168,7 +168,7 @@ fn member<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
         .iter()
         .filter(|(key, _)| key.eq_ignore_ascii_case(name))
         .map(|(_, value)| value)
-        .last()
+        .next_back()
 }
 
 fn member_mut<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut Value> {
@@ -177,5 +177,5 @@ fn member_mut<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut Value> {
         .iter_mut()
         .filter(|(key, _)| key.eq_ignore_ascii_case(name))
         .map(|(_, value)| value)
-        .last()
+        .next_back()
 }
