@@ -109,7 +109,7 @@ fn decode<K: MapType + Ord, V: MapType>(raw: &[(Vec<u8>, Vec<u8>)], describe: fn
             _ => odd.push((key.clone(), value.clone())),
         }
     }
-    typed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    typed.sort_by_key(|(key, _)| *key);
     typed
         .iter()
         .map(|(key, value)| describe(key, value))

@@ -3,7 +3,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use support::{Server, exchange};
+use support::{Server, exchange, tell};
 use weft_diag::{EntryAddress, NetworkStats, Peer, Request, Row};
 
 const RECORDED: &[u8] = include_bytes!("golden/docker-20.10-diag.txt");
@@ -170,26 +170,26 @@ impl Tables {
 
     fn answer(&mut self, request: Request) {
         match request {
-            Request::ClusterPeers(reply) => drop(reply.send(self.peers(NETWORK))),
-            Request::NetworkPeers(network, reply) => drop(reply.send(self.peers(&network))),
-            Request::Join(members, reply) => drop(reply.send(Err(join_error(&members)))),
-            Request::Leave(reply) => drop(reply.send(Ok(()))),
+            Request::ClusterPeers(reply) => tell(reply, self.peers(NETWORK)),
+            Request::NetworkPeers(network, reply) => tell(reply, self.peers(&network)),
+            Request::Join(members, reply) => tell(reply, Err(join_error(&members))),
+            Request::Leave(reply) => tell(reply, Ok(())),
             Request::JoinNetwork(network, reply) => {
                 self.networks.push(network);
-                drop(reply.send(Ok(())));
+                tell(reply, Ok(()));
             }
-            Request::LeaveNetwork(network, reply) => drop(reply.send(self.leave(&network))),
-            Request::CreateEntry(address, value, reply) => drop(reply.send(self.write(address, value, true))),
-            Request::UpdateEntry(address, value, reply) => drop(reply.send(self.write(address, value, false))),
-            Request::DeleteEntry(address, reply) => drop(reply.send(self.delete(address))),
-            Request::GetEntry(address, reply) => drop(reply.send(self.get(address))),
-            Request::GetTable(table, network, reply) => drop(reply.send(self.rows(&table, &network))),
+            Request::LeaveNetwork(network, reply) => tell(reply, self.leave(&network)),
+            Request::CreateEntry(address, value, reply) => tell(reply, self.write(address, value, true)),
+            Request::UpdateEntry(address, value, reply) => tell(reply, self.write(address, value, false)),
+            Request::DeleteEntry(address, reply) => tell(reply, self.delete(address)),
+            Request::GetEntry(address, reply) => tell(reply, self.get(address)),
+            Request::GetTable(table, network, reply) => tell(reply, self.rows(&table, &network)),
             Request::NetworkStats(network, reply) => {
                 let entries = self.entries.keys().filter(|(_, n, _)| *n == network).count() as i64;
-                drop(reply.send((entries > 0).then_some(NetworkStats { entries, queue_len: 0 })));
+                tell(reply, (entries > 0).then_some(NetworkStats { entries, queue_len: 0 }));
             }
-            Request::Maps(reply) => drop(reply.send(Err("no maps here".to_owned()))),
-            Request::Map(name, reply) => drop(reply.send(Err(format!("no map {name} here")))),
+            Request::Maps(reply) => tell(reply, Err("no maps here".to_owned())),
+            Request::Map(name, reply) => tell(reply, Err(format!("no map {name} here"))),
         }
     }
 }

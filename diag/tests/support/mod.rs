@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use weft_diag::{Ask, Request, serve};
+use weft_diag::{Ask, ReplyTo, Request, serve};
 
 /// The longest that a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -101,25 +101,37 @@ impl HttpReply {
     }
 }
 
+/// Answers a request of the server.
+pub(crate) fn tell<T>(reply: ReplyTo<T>, answer: T) {
+    // A caller that went away meanwhile needs no answer.
+    let _ = reply.send(answer);
+}
+
 /// Sends bytes and reads the reply until the server closes.
 pub(crate) fn exchange(port: u16, request: &str) -> HttpReply {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
-    stream.write_all(request.as_bytes()).expect("send");
+    try_exchange(port, request).expect("a reply within the limit")
+}
+
+/// The same, where the server may be away.
+pub(crate) fn try_exchange(port: u16, request: &str) -> std::io::Result<HttpReply> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).expect("a reply within the limit");
-    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("headers end");
+    stream.read_to_end(&mut bytes)?;
+    let cut = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(cut)?;
     let head = String::from_utf8(bytes[..end].to_vec()).expect("headers are text");
     let status = head
         .split(' ')
         .nth(1)
         .and_then(|code| code.parse().ok())
         .expect("a status line");
-    HttpReply {
+    Ok(HttpReply {
         status,
         head,
         body: bytes[end + 4..].to_vec(),
-    }
+    })
 }
 
 /// `GET path`.
