@@ -1,7 +1,7 @@
 //! `bench`: packet rate and cost.
 
 use crate::build;
-use crate::process::{Done, Failure, is_root, run as run_program};
+use crate::process::{Done, Failure, is_root};
 use crate::setup::Scope;
 use crate::workspace::Workspace;
 use clap::Args;

@@ -4,12 +4,12 @@ use crate::process::{Done, Failure, cannot_start, line_of};
 use crate::setup::{self, Scope, Tools};
 use crate::workspace::Workspace;
 use clap::Args;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Compile the eBPF programs into target/weft-dataplane.bpf.o.
+/// Compile the eBPF programs into target/weft-dataplane.bpf.o, and those of the bench into target/weft-bench.bpf.o.
 ///
-/// Uses the toolchain that `setup` finds. The object is replaced only when it changed, so that nothing that depends on it is
+/// Uses the toolchain that `setup` finds. An object is replaced only when it changed, so that nothing that depends on it is
 /// built again without need.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {}
@@ -63,7 +63,15 @@ pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Done<bool> {
             line_of(&command)
         )));
     }
-    replace_if_changed(&folder.join(TARGET).join("bpf/weft-dataplane"), &workspace.object())
+    let built = folder.join(TARGET).join("bpf");
+    OBJECTS
+        .iter()
+        .filter(|(_, source, _)| workspace.root().join(source).is_file())
+        .map(|(program, _, object)| {
+            let object = workspace.target().join(object);
+            Ok((object.clone(), replace_if_changed(&built.join(program), &object)?))
+        })
+        .collect()
 }
 
 /// Flags joined the way cargo wants them when a path may hold a space.
