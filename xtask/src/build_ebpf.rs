@@ -21,19 +21,26 @@ const TARGET: &str = if cfg!(target_endian = "little") {
     "bpfeb-unknown-none"
 };
 
+/// Programs of the package, the source of each, and the object that it becomes.
+const OBJECTS: [(&str, &str, &str); 2] = [
+    ("weft-dataplane", "dataplane-ebpf/src/main.rs", "weft-dataplane.bpf.o"),
+    ("ceiling", "dataplane-ebpf/src/bin/ceiling.rs", "weft-bench.bpf.o"),
+];
+
 pub(crate) fn run(workspace: &Workspace, _arguments: &Arguments) -> Done {
     let tools = setup::ensure(workspace, Scope::Build)?;
-    let changed = build(workspace, &tools)?;
-    println!(
-        "{} {}",
-        workspace.object().display(),
-        if changed { "built" } else { "is up to date" }
-    );
+    for (object, changed) in build(workspace, &tools)? {
+        println!(
+            "{} {}",
+            object.display(),
+            if changed { "built" } else { "is up to date" }
+        );
+    }
     Ok(())
 }
 
-/// Builds the object; true if it changed.
-pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Done<bool> {
+/// Builds the objects; tells which changed.
+pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Done<Vec<(PathBuf, bool)>> {
     let folder = workspace.target().join("bpf");
     let mut command = Command::new(&tools.toolchain.cargo);
     command
@@ -43,8 +50,7 @@ pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Done<bool> {
             "--quiet",
             "--package",
             "weft-dataplane",
-            "--bin",
-            "weft-dataplane",
+            "--bins",
             "--profile",
             "bpf",
         ])
