@@ -109,12 +109,12 @@ struct Id {
 }
 
 impl Id {
-    /// Unique in this machine: the process, and a number within it.
+    /// Unique in this machine: the process, and a number within it. No dot: bpffs reserves it.
     fn next() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Id {
-            prefix: format!("weft{}.{number}", std::process::id()),
+            prefix: format!("weft{}_{number}", std::process::id()),
         }
     }
 

@@ -90,7 +90,7 @@ fn a_killed_run_is_swept_by_the_next() {
     // A namespace with the name that a rig of a process which is gone would have.
     let mut gone = std::process::Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
-    let name = format!("weft{}.0-node1", gone.id());
+    let name = format!("weft{}_0-node1", gone.id());
     let added = std::process::Command::new("ip")
         .args(["netns", "add", &name])
         .status()

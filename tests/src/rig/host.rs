@@ -126,7 +126,7 @@ impl Host {
         }
         self.set("bpf-object", json!(object()?))?;
         let config = self.config_file();
-        let arguments = ["--config-file", &config.to_string_lossy()];
+        let arguments = ["--config", &config.to_string_lossy()];
         let name = format!("weftd on {}", self.name);
         let mut daemon = Process::start(&self.netns, &name, &self.log(), &program("weftd")?, &arguments)?;
         let socket = self.socket();

@@ -55,15 +55,15 @@ fn prefixes() -> BTreeSet<String> {
         .into_iter()
         .flat_map(names_in)
         .filter_map(|name| {
-            let (prefix, _) = name.split_once('-')?;
+            let (prefix, _) = name.split_once('_')?;
             owner(prefix).map(|_| prefix.to_owned())
         })
         .collect()
 }
 
-/// The process id in `weft4711.0`.
+/// The process id in `weft4711_0`.
 pub(super) fn owner(prefix: &str) -> Option<u32> {
-    let (pid, number) = prefix.strip_prefix(PREFIX)?.split_once('.')?;
+    let (pid, number) = prefix.strip_prefix(PREFIX)?.split_once('_')?;
     number.parse::<u32>().ok()?;
     pid.parse().ok()
 }
