@@ -45,13 +45,13 @@ pub(crate) fn all(workspace: &Workspace, tools: &Tools) -> Done {
 }
 
 /// Replaces this process by a built program, which is told where the object and the programs are.
-pub(crate) fn exec(workspace: &Workspace, program: &str, profile: &str, arguments: &[String]) -> Done {
+pub(crate) fn exec(workspace: &Workspace, program: &str, arguments: &[String]) -> Done {
     if !process::is_root() {
         return Err(Failure::new(
             "needs root: it makes network namespaces and loads eBPF programs",
         ));
     }
-    let mut command = Command::new(workspace.target().join(profile).join(program));
+    let mut command = Command::new(workspace.target().join("debug").join(program));
     tell_paths(workspace, &mut command);
     process::exec(command.args(arguments))
 }

@@ -4,12 +4,12 @@ use crate::process::{Done, Failure, cannot_start, line_of};
 use crate::setup::{self, Scope, Tools};
 use crate::workspace::Workspace;
 use clap::Args;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Compile the eBPF programs into target/weft-dataplane.bpf.o.
+/// Compile the eBPF programs into target/weft-dataplane.bpf.o, and those of the bench into target/weft-bench.bpf.o.
 ///
-/// Uses the toolchain that `setup` finds. The object is replaced only when it changed, so that nothing that depends on it is
+/// Uses the toolchain that `setup` finds. An object is replaced only when it changed, so that nothing that depends on it is
 /// built again without need.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {}
@@ -21,19 +21,26 @@ const TARGET: &str = if cfg!(target_endian = "little") {
     "bpfeb-unknown-none"
 };
 
+/// Programs of the package, the source of each, and the object that it becomes.
+const OBJECTS: [(&str, &str, &str); 2] = [
+    ("weft-dataplane", "dataplane-ebpf/src/main.rs", "weft-dataplane.bpf.o"),
+    ("ceiling", "dataplane-ebpf/src/bin/ceiling.rs", "weft-bench.bpf.o"),
+];
+
 pub(crate) fn run(workspace: &Workspace, _arguments: &Arguments) -> Done {
     let tools = setup::ensure(workspace, Scope::Build)?;
-    let changed = build(workspace, &tools)?;
-    println!(
-        "{} {}",
-        workspace.object().display(),
-        if changed { "built" } else { "is up to date" }
-    );
+    for (object, changed) in build(workspace, &tools)? {
+        println!(
+            "{} {}",
+            object.display(),
+            if changed { "built" } else { "is up to date" }
+        );
+    }
     Ok(())
 }
 
-/// Builds the object; true if it changed.
-pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Done<bool> {
+/// Builds the objects; tells which changed.
+pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Done<Vec<(PathBuf, bool)>> {
     let folder = workspace.target().join("bpf");
     let mut command = Command::new(&tools.toolchain.cargo);
     command
@@ -43,8 +50,7 @@ pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Done<bool> {
             "--quiet",
             "--package",
             "weft-dataplane",
-            "--bin",
-            "weft-dataplane",
+            "--bins",
             "--profile",
             "bpf",
         ])
@@ -63,7 +69,15 @@ pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Done<bool> {
             line_of(&command)
         )));
     }
-    replace_if_changed(&folder.join(TARGET).join("bpf/weft-dataplane"), &workspace.object())
+    let built = folder.join(TARGET).join("bpf");
+    OBJECTS
+        .iter()
+        .filter(|(_, source, _)| workspace.root().join(source).is_file())
+        .map(|(program, _, object)| {
+            let object = workspace.target().join(object);
+            Ok((object.clone(), replace_if_changed(&built.join(program), &object)?))
+        })
+        .collect()
 }
 
 /// Flags joined the way cargo wants them when a path may hold a space.

@@ -34,5 +34,5 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Done {
     if arguments.remove {
         passed_on.push("--remove".to_owned());
     }
-    build::exec(workspace, "weft-demo", "debug", &passed_on)
+    build::exec(workspace, "weft-demo", &passed_on)
 }

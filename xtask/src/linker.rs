@@ -56,6 +56,7 @@ pub(crate) fn install(workspace: &Workspace, toolchain: &Toolchain) -> Done<Path
     command
         .args([
             "install",
+            "--quiet",
             "bpf-linker",
             "--version",
             VERSION,

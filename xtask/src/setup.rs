@@ -30,12 +30,11 @@ pub(crate) enum Scope {
 }
 
 /// Programs that are run, the Debian package of each, and the smallest scope that runs it.
-const PROGRAMS: [(&str, &str, Scope); 9] = [
+const PROGRAMS: [(&str, &str, Scope); 8] = [
     ("ip", "iproute2", Scope::Demo),
     ("nsenter", "util-linux", Scope::Demo),
     ("curl", "curl", Scope::Demo),
     ("ethtool", "ethtool", Scope::Bench),
-    ("iperf3", "iperf3", Scope::Bench),
     ("tcpdump", "tcpdump", Scope::Test),
     ("dockerd", "docker.io", Scope::Test),
     ("iptables", "iptables", Scope::Test),
