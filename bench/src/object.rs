@@ -1,6 +1,6 @@
 //! The bench's own eBPF object: the ceiling's programs and the instruments.
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use aya::Ebpf;
 use aya::programs::tc::SchedClassifierLinkId;
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -53,11 +53,18 @@ pub fn classifier<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedC
         .try_into()
         .context(|| format!("program {name:?} is no TC program"))?;
     if program.fd().is_err() {
-        program
-            .load()
-            .context(|| format!("the kernel refused program {name:?}"))?;
+        let refused = |error| Error::new(format!("the kernel refused program {name:?}: {}", tail(&error)));
+        program.load().map_err(refused)?;
     }
     Ok(program)
+}
+
+/// The end of an error's text: a verifier's log can have thousands of lines, and tells the reason in its last ones.
+fn tail(error: &impl ToString) -> String {
+    const LINES: usize = 8;
+    let text = error.to_string();
+    let lines: Vec<_> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
 /// Loads a TC program and attaches it to the ingress of an interface of the calling thread's namespace.
@@ -70,6 +77,13 @@ pub fn attach(object: &mut Ebpf, name: &str, interface: &str) -> Result<SchedCla
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_log_is_cut_to_its_end() {
+        let log: Vec<_> = (0..100).map(|line| line.to_string()).collect();
+        assert_eq!(tail(&log.join("\n")), "92\n93\n94\n95\n96\n97\n98\n99");
+        assert_eq!(tail(&"short"), "short");
+    }
 
     #[test]
     fn a_route_is_laid_out_as_the_program_reads_it() {
