@@ -18,8 +18,8 @@ fn options() -> Options {
 }
 
 fn hosts(prefix: &'static str) -> Hosts {
-    let hosts = Hosts::create(prefix, &options()).unwrap();
-    wait_connected(&hosts.a, &hosts.b, HOST_B, Duration::from_secs(10)).unwrap();
+    let hosts = Hosts::create(prefix, &options()).expect("two hosts");
+    wait_connected(&hosts.a, &hosts.b, HOST_B, Duration::from_secs(10)).expect("hosts reach each other");
     hosts
 }
 
