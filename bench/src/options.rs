@@ -47,12 +47,12 @@ pub struct Options {
     #[arg(long, value_name = "FILE", default_value_os_t = target("weft-bench.bpf.o"), hide_default_value = true)]
     pub bench_object: PathBuf,
 
-    /// weft's eBPF object, for the cost of its programs [default: weft-dataplane.bpf.o in target].
-    #[arg(long, value_name = "FILE", default_value_os_t = target("weft-dataplane.bpf.o"), hide_default_value = true)]
+    /// weft's eBPF object, for the daemons and for the cost of its programs [default: weft-dataplane.bpf.o in target].
+    #[arg(long, env = "WEFT_BPF_OBJECT", value_name = "FILE", default_value_os_t = target("weft-dataplane.bpf.o"), hide_default_value = true)]
     pub dataplane_object: PathBuf,
 
     /// Where weftd and weft are [default: beside this program].
-    #[arg(long, value_name = "DIR", default_value_os_t = beside(), hide_default_value = true)]
+    #[arg(long, env = "WEFT_BIN_DIR", value_name = "DIR", default_value_os_t = beside(), hide_default_value = true)]
     pub bin_dir: PathBuf,
 }
 

@@ -12,13 +12,16 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a daemon may take to answer, and to end.
-const DAEMON_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a daemon may take from its start until its socket answers: loading the programs on a busy machine.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a daemon may take to end.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 /// How long gossip may take to tell the other host of a container. Two gossip intervals are usual, a push-pull is the worst.
 const GOSSIP_PATIENCE: Duration = Duration::from_secs(40);
 /// How often a condition is looked at.
@@ -167,6 +170,7 @@ impl Daemon {
             "listen-addr": address,
             "advertise-addr": address,
             "api-socket": socket,
+            "bpf-object": options.dataplane_object,
             "bpf-pin-dir": state.directory.join("bpf").join(name),
             "pidfile": directory.join("weftd.pid"),
         });
@@ -186,7 +190,7 @@ impl Daemon {
     }
 
     fn wait_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + DAEMON_PATIENCE;
+        let deadline = Instant::now() + START_PATIENCE;
         loop {
             interrupt::check()?;
             let ended = self
@@ -200,9 +204,12 @@ impl Daemon {
                     self.last_words()
                 )));
             }
-            match self.weft(&["info"]) {
+            match UnixStream::connect(&self.socket) {
                 Ok(_) => return Ok(()),
-                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error)
+                        .context(|| format!("the daemon of {} does not answer\n{}", self.name, self.last_words()));
+                }
                 Err(_) => std::thread::sleep(POLL),
             }
         }
@@ -267,7 +274,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let pid = Pid::from_raw(self.child.id().cast_signed());
         let _ = kill(pid, Signal::SIGTERM);
-        let deadline = Instant::now() + DAEMON_PATIENCE / 4;
+        let deadline = Instant::now() + END_PATIENCE;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(POLL);
         }
