@@ -30,6 +30,8 @@ const RUNS: usize = 10_000;
 const TC_ACT_REDIRECT: u32 = 7;
 /// Index of the loopback device in every namespace; test runs happen on it.
 const LOOPBACK: u32 = 1;
+/// Its MAC: a frame to any other is not for this host.
+const LOOPBACK_MAC: [u8; 6] = [0; 6];
 
 const VNI: u32 = 4096;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
@@ -232,7 +234,7 @@ fn put<K: Pod, V: Pod>(object: &mut Ebpf, name: &str, key: K, value: V) -> Resul
 
 /// A frame inside VXLAN from the remote VTEP (RFC 7348 section 5), without an outer UDP checksum.
 fn vxlan(inner: &[u8]) -> Vec<u8> {
-    let mut outer = udp_frame((REMOTE_MAC, REMOTE_VTEP), (LOCAL_MAC, VTEP));
+    let mut outer = udp_frame((REMOTE_MAC, REMOTE_VTEP), (LOOPBACK_MAC, VTEP));
     outer.truncate(14 + 20 + 8);
     let payload = 8 + inner.len() as u16;
     outer[16..18].copy_from_slice(&(20 + 8 + payload).to_be_bytes());
