@@ -1,1 +1,23 @@
-//! x
+//! Packet rate and cost: weft against Docker's arrangement and against no overlay at all, in interleaved rounds of one run.
+//!
+//! - [`arrangement`]: two hosts and their containers, joined in one way or another
+//! - [`load`]: the generators that run inside the containers
+//! - [`measure`]: the list of measures and what each yields
+//! - [`rounds`]: who is measured when, and which samples are compared
+//! - [`program_cost`]: nanoseconds of each program
+//! - [`report`]: the table and the JSON
+#![forbid(unsafe_code)]
+
+pub mod arrangement;
+pub mod command;
+pub mod error;
+pub mod interrupt;
+pub mod load;
+pub mod measure;
+pub mod netns;
+pub mod object;
+pub mod options;
+pub mod program_cost;
+pub mod report;
+pub mod rounds;
+pub mod statistics;

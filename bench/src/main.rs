@@ -1,0 +1,49 @@
+//! `weft-bench`: builds the arrangements, measures them in rounds, prints the table.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use weft_bench::error::{Context, Result};
+use weft_bench::options::Options;
+use weft_bench::report::Report;
+use weft_bench::{arrangement, interrupt, program_cost, rounds};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("weft-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// False when some measurement failed.
+fn run() -> Result<bool> {
+    let options = Options::from_command_line()?;
+    interrupt::install()?;
+    arrangement::sweep()?;
+    let mut arrangements = Vec::new();
+    for id in &options.arrangements {
+        interrupt::check()?;
+        arrangements.push(arrangement::ready(id, &options)?);
+    }
+    let samples = rounds::run(&arrangements, &options)?;
+    // Without weft among the arrangements its object may not have been built.
+    let expected = options.arrangements.iter().any(|id| id == "weft") || options.dataplane_object.exists();
+    let programs = (options.wants("prog") && expected)
+        .then(|| program_cost::test_runs(&options).map_err(|error| error.to_string()));
+    let complete = samples.iter().all(|sample| sample.outcome.is_ok()) && !matches!(programs, Some(Err(_)));
+    let report = Report {
+        options: &options,
+        arrangements: &arrangements,
+        samples: &samples,
+        programs,
+    };
+    print!("{}", report.text());
+    if let Some(path) = &options.json {
+        let text = format!("{:#}\n", report.json());
+        std::fs::write(path, text).context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(complete)
+}

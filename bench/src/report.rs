@@ -1,0 +1,278 @@
+//! The table on standard output, and everything behind it as JSON.
+
+use crate::arrangement::Arrangement;
+use crate::options::Options;
+use crate::program_cost::ProgramCost;
+use crate::rounds::{Row, Sample, comparisons, rows};
+use crate::statistics::Summary;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// All that a run found out.
+pub struct Report<'a> {
+    /// What was asked for.
+    pub options: &'a Options,
+    /// Who was measured.
+    pub arrangements: &'a [Box<dyn Arrangement>],
+    /// What was measured.
+    pub samples: &'a [Sample],
+    /// Test runs of the programs, or why there are none; `None` when they were not asked for.
+    pub programs: Option<Result<Vec<ProgramCost>, String>>,
+}
+
+impl Report<'_> {
+    fn ids(&self) -> Vec<&'static str> {
+        self.arrangements.iter().map(|a| a.id()).collect()
+    }
+
+    /// The text for people.
+    pub fn text(&self) -> String {
+        let ids = self.ids();
+        let mut text = self.preamble();
+        text.push_str(&table(&ids, &rows(&ids, self.options.rounds, self.samples)));
+        text.push_str(
+            "\nmedians; ratios are medians of same-round ratios [min..max]; (-) marks rows where less is better\n",
+        );
+        let failures = self.samples.iter().filter(|sample| sample.outcome.is_err()).count();
+        if failures > 0 {
+            let _ = writeln!(
+                text,
+                "{failures} of {} measurements FAILED, see above or the JSON",
+                self.samples.len()
+            );
+        }
+        if let Some(programs) = &self.programs {
+            text.push_str(&program_table(programs));
+        }
+        text
+    }
+
+    fn preamble(&self) -> String {
+        let mut text = format!(
+            "{}; {} rounds of {} s\n",
+            machine(),
+            self.options.rounds,
+            self.options.seconds
+        );
+        if self.options.nic_like {
+            text.push_str("segmentation offload between the hosts is off\n");
+        }
+        for arrangement in self.arrangements {
+            let _ = writeln!(text, "{:<5} {}", arrangement.id(), arrangement.description());
+            for fact in arrangement.facts() {
+                let _ = writeln!(text, "      - {fact}");
+            }
+        }
+        text.push('\n');
+        text
+    }
+
+    /// The same for programs.
+    pub fn json(&self) -> Value {
+        let ids = self.ids();
+        let rows = rows(&ids, self.options.rounds, self.samples);
+        json!({
+            "machine": machine(),
+            "rounds": self.options.rounds,
+            "seconds": self.options.seconds,
+            "underlay_mtu": self.options.underlay_mtu,
+            "nic_like": self.options.nic_like,
+            "arrangements": self.arrangements.iter().map(|a| json!({
+                "id": a.id(), "description": a.description(), "facts": a.facts(),
+            })).collect::<Vec<_>>(),
+            "summary": rows.iter().map(|row| row_json(&ids, row)).collect::<Vec<_>>(),
+            "programs": self.programs.as_ref().map(programs_json),
+            "samples": self.samples.iter().map(sample_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// Kernel, CPUs, and whether programs are compiled: what figures depend on.
+fn machine() -> String {
+    let read =
+        |path| std::fs::read_to_string(path).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned());
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let jit = if read("/proc/sys/net/core/bpf_jit_enable") == "0" {
+        "off"
+    } else {
+        "on"
+    };
+    format!(
+        "Linux {}, {cpus} CPUs, BPF JIT {jit}",
+        read("/proc/sys/kernel/osrelease")
+    )
+}
+
+fn table(ids: &[&str], rows: &[Row]) -> String {
+    let mut lines = vec![vec!["metric".to_owned(), "unit".to_owned()]];
+    lines[0].extend(ids.iter().map(|id| (*id).to_owned()));
+    lines[0].extend(
+        comparisons(ids)
+            .iter()
+            .map(|(subject, reference)| format!("{subject}/{reference}")),
+    );
+    for row in rows {
+        let better = if row.metric.higher_is_better { "" } else { " (-)" };
+        let mut line = vec![format!("{}{better}", row.metric.title), row.metric.unit.to_owned()];
+        line.extend(
+            row.values
+                .iter()
+                .map(|value| value.map_or("-".to_owned(), |s| number(s.median))),
+        );
+        line.extend(row.ratios.iter().map(|ratio| ratio.map_or("-".to_owned(), ratio_text)));
+        lines.push(line);
+    }
+    aligned(&lines)
+}
+
+fn ratio_text(ratio: Summary) -> String {
+    format!("{:.2} [{:.2}..{:.2}]", ratio.median, ratio.min, ratio.max)
+}
+
+/// Three significant digits.
+fn number(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        v if v >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// Columns as wide as their widest cell; the first left, the others right.
+fn aligned(lines: &[Vec<String>]) -> String {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column| {
+        lines
+            .iter()
+            .filter_map(|line| line.get(column))
+            .map(String::len)
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for line in lines {
+        for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
+            let _ = if column == 0 {
+                write!(text, "{cell:<width$}")
+            } else {
+                write!(text, "  {cell:>width$}")
+            };
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
+}
+
+fn program_table(programs: &Result<Vec<ProgramCost>, String>) -> String {
+    match programs {
+        Err(error) => format!("\nprograms by test run: {error}\n"),
+        Ok(costs) => {
+            let mut lines = vec![
+                ["program by test run", "gross ns", "net ns"]
+                    .map(str::to_owned)
+                    .to_vec(),
+            ];
+            for cost in costs {
+                lines.push(vec![cost.case.to_owned(), number(cost.gross.median), number(cost.net)]);
+            }
+            format!(
+                "\n{}net: less a program that does nothing; every run on a fresh packet\n",
+                aligned(&lines)
+            )
+        }
+    }
+}
+
+fn summary_json(summary: Option<Summary>) -> Value {
+    summary.map_or(
+        Value::Null,
+        |s| json!({ "median": s.median, "min": s.min, "max": s.max, "count": s.count }),
+    )
+}
+
+fn row_json(ids: &[&str], row: &Row) -> Value {
+    let values = ids
+        .iter()
+        .zip(&row.values)
+        .map(|(id, value)| ((*id).to_owned(), summary_json(*value)));
+    let ratios = comparisons(ids)
+        .into_iter()
+        .zip(&row.ratios)
+        .map(|((subject, reference), ratio)| (format!("{subject}/{reference}"), summary_json(*ratio)));
+    json!({
+        "metric": row.metric.key,
+        "title": row.metric.title,
+        "unit": row.metric.unit,
+        "higher_is_better": row.metric.higher_is_better,
+        "values": values.collect::<serde_json::Map<_, _>>(),
+        "ratios": ratios.collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+fn programs_json(programs: &Result<Vec<ProgramCost>, String>) -> Value {
+    match programs {
+        Err(error) => json!({ "error": error }),
+        Ok(costs) => costs
+            .iter()
+            .map(|cost| json!({ "case": cost.case, "net_ns": cost.net, "gross_ns": summary_json(Some(cost.gross)) }))
+            .collect(),
+    }
+}
+
+fn sample_json(sample: &Sample) -> Value {
+    let mut value = json!({
+        "round": sample.round, "arrangement": sample.arrangement, "measure": sample.measure,
+    });
+    match &sample.outcome {
+        Ok(figures) => value["figures"] = figures.iter().map(|(key, v)| ((*key).to_owned(), json!(v))).collect(),
+        Err(error) => value["error"] = json!(error),
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::METRICS;
+
+    #[test]
+    fn numbers_have_three_digits() {
+        let texts = [0.6889, 1.0, 20.34, 165.4, 3124.2].map(number);
+        assert_eq!(texts, ["0.689", "1.00", "20.3", "165", "3124"]);
+    }
+
+    #[test]
+    fn the_table_shows_medians_ratios_and_gaps() {
+        let summary = |median| Summary {
+            median,
+            min: median / 2.0,
+            max: median * 2.0,
+            count: 3,
+        };
+        let row = Row {
+            metric: METRICS[1],
+            values: vec![Some(summary(0.5)), None],
+            ratios: vec![Some(summary(1.25))],
+        };
+        let expected = "\
+metric                   unit      a  weft             weft/a
+TCP 1 stream, CPU (-)  s/GB  0.500     -  1.25 [0.62..2.50]
+";
+        let expected: Vec<Vec<&str>> = expected.lines().map(|line| line.split_whitespace().collect()).collect();
+        let text = table(&["a", "weft"], &[row]);
+        let got: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(got, expected, "\n{text}");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let lines = [
+            vec!["a".to_owned(), "10".to_owned()],
+            vec!["long".to_owned(), "5".to_owned()],
+        ];
+        assert_eq!(aligned(&lines), "a     10\nlong   5\n");
+    }
+}
