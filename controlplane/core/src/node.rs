@@ -5,21 +5,18 @@
 //! [`Node::poll_timeout`]. Commands that have an answer at once (table operations, look-ups) are methods.
 
 use crate::cluster::Network;
-use crate::dns::{Decision, Question};
+use crate::dns::{Decision, Question, Zones};
 use crate::id::{EndpointId, MacAddress, NetworkId, NodeId};
-use crate::networkdb::{self, EntryError, Event, JoinNetworkError, LogLevel, NetworkDb, StreamId};
+use crate::networkdb::{self, EntryError, Event, JoinNetworkError, LeaveNetworkError, LogLevel, NetworkDb, StreamId};
+use crate::overlay::{Overlay, PeerRow};
 use crate::reconcile::{self, Step};
-use crate::record::{EndpointRecord, PeerRecord};
-use crate::service::Services;
+use crate::record::{ENDPOINT_TABLE, EndpointRecord, PEER_TABLE, PeerRecord};
+use crate::service::{EndpointRow, Services};
 use crate::time::{Duration, Instant};
-use crate::wanted::{self, LocalAttachment, MapContents, Overflow, Tables, Underlay};
+use crate::wanted::{self, Inputs, LocalAttachment, MapContents, Overflow, Wanted};
+use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-/// Where the overlay's addresses live (`spec/overlay-driver.md` 4.8).
-pub const PEER_TABLE: &str = "overlay_peer_table";
-/// Names and services (`spec/service-discovery-lb.md` 5.1).
-pub const ENDPOINT_TABLE: &str = "endpoint_table";
 
 /// How long changes of the tables are gathered before the maps are computed: a burst of gossip is one computation, and nobody
 /// notices the delay beside gossip's own 200 ms.
@@ -151,7 +148,9 @@ pub struct Node {
     endpoints: BTreeMap<EndpointId, Endpoint>,
     routes: BTreeMap<Ipv4Addr, weft_dataplane::abi::Node>,
     asked_routes: BTreeSet<Ipv4Addr>,
-    services: Services,
+    zones: Zones,
+    /// Rows that were told to be wrong, so that each is told once.
+    rejected: BTreeSet<String>,
     overflow: Vec<Overflow>,
     present: Option<MapContents>,
     /// When the maps are computed next; `None` while nothing changed.
@@ -172,7 +171,8 @@ impl Node {
             endpoints: BTreeMap::new(),
             routes: BTreeMap::new(),
             asked_routes: BTreeSet::new(),
-            services: Services::default(),
+            zones: Zones::new(),
+            rejected: BTreeSet::new(),
             overflow: Vec::new(),
             present: None,
             due: None,
@@ -266,7 +266,7 @@ impl Node {
     }
 
     /// Takes no longer part in a network's tables (`/leavenetwork`).
-    pub fn leave_network(&mut self, now: Instant, network: &NetworkId) -> Result<(), JoinNetworkError> {
+    pub fn leave_network(&mut self, now: Instant, network: &NetworkId) -> Result<(), LeaveNetworkError> {
         let left = self.gossip.leave_network(now, network);
         self.touch(now);
         self.collect(now);
@@ -344,8 +344,7 @@ impl Node {
 
     /// Answers a container that is on these networks, in this order. `seed` shuffles the answer.
     pub fn answer(&self, networks: &[NetworkId], question: &Question, seed: u64) -> Decision {
-        let known: Vec<&Network> = networks.iter().filter_map(|id| self.networks.get(id)).collect();
-        self.services.answer(&known, question, seed)
+        self.zones.answer(question, networks, seed)
     }
 
     /// What did not fit into the kernel's maps at the last computation.
@@ -370,8 +369,7 @@ impl Node {
             return;
         };
         let peer = PeerRecord {
-            endpoint_ip: endpoint.ip,
-            prefix_len: network.subnet.prefix_len(),
+            endpoint_ip: Ipv4Net::new(endpoint.ip, network.subnet.prefix_len()).unwrap_or_else(|_| endpoint.ip.into()),
             endpoint_mac: endpoint.mac,
             tunnel_endpoint_ip: IpAddr::V4(self.vtep),
         };
@@ -443,28 +441,30 @@ impl Node {
 
     /// Computes names, services and maps anew from the tables, and the steps from what the kernel has.
     fn derive(&mut self) {
-        let (tables, rejected) = self.decode_tables();
-        for message in rejected {
-            self.log(LogLevel::Warn, message);
+        let (peers, endpoints) = self.decode_tables();
+        let own = BTreeSet::from([IpAddr::V4(self.vtep)]);
+        let overlay = Overlay::new(peers, &own);
+        let services = Services::new(endpoints);
+        self.zones = Zones::new();
+        for (id, on_network) in &services.networks {
+            if let Some(network) = self.networks.get(id) {
+                self.zones.set(id.clone(), network.name.clone(), on_network.names.clone());
+            }
         }
-        self.services = Services::from_tables(&tables);
-        let attachments: Vec<LocalAttachment> = self
-            .endpoints
-            .values()
-            .map(|e| LocalAttachment { endpoint: e.id.clone(), network: e.network.clone(), ifindex: e.ifindex, ip: e.ip, mac: e.mac })
-            .collect();
-        let underlay = Underlay { own_vtep: self.vtep, routes: &self.routes };
-        let wanted = wanted::compute(&self.networks, &attachments, &tables, &self.services, &underlay);
-        self.find_routes(wanted.vteps);
-        if wanted.overflow != self.overflow {
-            self.overflow = wanted.overflow.clone();
-            self.effects.push_back(Effect::Overflow(wanted.overflow));
+        let (wanted, vteps) = self.compute(&overlay, &services);
+        if vteps != self.asked_routes {
+            self.asked_routes.clone_from(&vteps);
+            self.effects.push_back(Effect::FindRoutes(vteps));
+        }
+        if wanted.overflows != self.overflow {
+            self.overflow.clone_from(&wanted.overflows);
+            self.effects.push_back(Effect::Overflow(wanted.overflows));
         }
         let Some(present) = &self.present else {
             self.effects.push_back(Effect::ReadMaps);
             return;
         };
-        let target = if self.settling_until.is_some() { keep_others(wanted.maps, present) } else { wanted.maps };
+        let target = if self.settling_until.is_some() { keep_others(wanted.contents, present) } else { wanted.contents };
         let steps = reconcile::steps(&target, present);
         if !steps.is_empty() {
             self.present = Some(target);
@@ -472,10 +472,31 @@ impl Node {
         }
     }
 
+    fn compute(&self, overlay: &Overlay, services: &Services) -> (Wanted, BTreeSet<Ipv4Addr>) {
+        let attachment = |e: &Endpoint| LocalAttachment {
+            endpoint: e.id.clone(),
+            network: e.network.clone(),
+            ifindex: e.ifindex,
+            ip: e.ip,
+            mac: e.mac,
+        };
+        let attachments: Vec<LocalAttachment> = self.endpoints.values().map(attachment).collect();
+        let joined: BTreeSet<NetworkId> = self.gossip.joined_networks().cloned().collect();
+        let inputs = Inputs {
+            networks: &self.networks,
+            joined: &joined,
+            attachments: &attachments,
+            overlay,
+            services,
+            routes: &self.routes,
+        };
+        (wanted::wanted(&inputs), wanted::vteps(&inputs))
+    }
+
     /// The records of all networks that this node takes part in and knows. Also asks for those that it does not know.
-    fn decode_tables(&mut self) -> (Tables, Vec<String>) {
-        let mut tables = Tables::default();
-        let mut rejected = Vec::new();
+    fn decode_tables(&mut self) -> (Vec<PeerRow>, Vec<EndpointRow>) {
+        let (mut peers, mut endpoints) = (Vec::new(), Vec::new());
+        let mut rejected = BTreeSet::new();
         let mut unknown = Vec::new();
         for id in self.gossip.joined_networks() {
             if !self.networks.contains_key(id) {
@@ -483,30 +504,37 @@ impl Node {
                 continue;
             }
             for row in self.gossip.rows(id, PEER_TABLE) {
+                let (network, endpoint, owner) = (id.clone(), row.key.to_owned(), row.owner.clone());
                 match PeerRecord::decode(row.value) {
-                    Ok(record) => tables.insert_peer(id, row.key, row.owner, record),
-                    Err(error) => rejected.push(format!("{PEER_TABLE} row {} of node {}: {error}", row.key, row.owner)),
+                    Ok(record) => peers.push(PeerRow { network, endpoint, owner, record }),
+                    Err(error) => {
+                        rejected.insert(format!("{PEER_TABLE} row {endpoint} of node {owner}: {error}"));
+                    }
                 }
             }
             for row in self.gossip.rows(id, ENDPOINT_TABLE) {
+                let (network, endpoint, owner) = (id.clone(), row.key.to_owned(), row.owner.clone());
                 match EndpointRecord::decode(row.value) {
-                    Ok(record) => tables.insert_endpoint(id, row.key, row.owner, record),
-                    Err(error) => rejected.push(format!("{ENDPOINT_TABLE} row {} of node {}: {error}", row.key, row.owner)),
+                    Ok(record) => endpoints.push(EndpointRow { network, endpoint, owner, record }),
+                    Err(error) => {
+                        rejected.insert(format!("{ENDPOINT_TABLE} row {endpoint} of node {owner}: {error}"));
+                    }
                 }
             }
         }
+        self.ask_for(unknown);
+        for message in rejected.difference(&self.rejected) {
+            self.effects.push_back(Effect::Log { level: LogLevel::Warn, message: message.clone() });
+        }
+        self.rejected = rejected;
+        (peers, endpoints)
+    }
+
+    fn ask_for(&mut self, unknown: Vec<NetworkId>) {
         for id in unknown {
             if self.asked_networks.insert(id.clone()) {
                 self.effects.push_back(Effect::FindNetwork(id));
             }
-        }
-        (tables, rejected)
-    }
-
-    fn find_routes(&mut self, vteps: BTreeSet<Ipv4Addr>) {
-        if vteps != self.asked_routes {
-            self.asked_routes.clone_from(&vteps);
-            self.effects.push_back(Effect::FindRoutes(vteps));
         }
     }
 

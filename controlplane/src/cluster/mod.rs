@@ -5,10 +5,8 @@ pub mod client;
 pub mod server;
 mod tls;
 mod token;
-#[cfg(test)]
-mod tests;
 
-pub use authority::{Authority, CertificateError};
+pub use authority::{Authority, CertificateError, der};
 pub use token::{JoinToken, TokenError};
 
 use serde::{Deserialize, Serialize};

@@ -7,9 +7,6 @@ use weft_core::id::NetworkId;
 use weft_core::networkdb::Row;
 use weft_diag::{EntryAddress, NetworkStats, Peer, ReplyTo, Request};
 
-/// How many entries of a map one answer carries: more than a terminal shows, less than would hold the daemon up for long.
-const MAX_DUMP_ENTRIES: usize = 100_000;
-
 impl Daemon {
     pub(super) fn diagnose(&mut self, request: Request) {
         let now = self.now();
@@ -67,7 +64,7 @@ impl Daemon {
             }
             Request::Maps(reply) => reply.send(self.dataplane.summaries().map_err(|e| e.to_string())).is_ok(),
             Request::Map(name, reply) => {
-                reply.send(self.dataplane.dump(&name, MAX_DUMP_ENTRIES).map_err(|e| e.to_string())).is_ok()
+                reply.send(self.dataplane.dump(&name).map_err(|e| e.to_string())).is_ok()
             }
         };
     }

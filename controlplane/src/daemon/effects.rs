@@ -1,7 +1,7 @@
 //! Performing what the node wants done.
 
 use super::{Command, Daemon, Leaving, new_node};
-use crate::netlink;
+use crate::netlink::HOST_INTERFACE_PREFIX;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use weft_core::cluster::{Reply, Request};
@@ -56,9 +56,14 @@ impl Daemon {
     /// Routes or links of the host changed: routes are found again, and endpoints whose interface is gone are let go.
     pub(super) fn underlay_changed(&mut self) {
         self.find_routes(self.node.vteps().clone());
+        self.list_interfaces();
+    }
+
+    pub(super) fn list_interfaces(&self) {
         let handle = self.handle.clone();
+        let netlink = self.netlink.clone();
         tokio::spawn(async move {
-            match netlink::list_endpoints().await {
+            match netlink.list_endpoints(HOST_INTERFACE_PREFIX).await {
                 Ok(present) => {
                     handle.tell(Command::HostInterfaces(present)).await;
                 }
@@ -70,10 +75,11 @@ impl Daemon {
     fn find_routes(&self, vteps: BTreeSet<Ipv4Addr>) {
         let handle = self.handle.clone();
         let source = self.vtep;
+        let netlink = self.netlink.clone();
         tokio::spawn(async move {
             let mut routes = BTreeMap::new();
             for vtep in vteps {
-                match netlink::route_to(vtep).await {
+                match netlink.route_to(vtep).await {
                     Ok(route) => {
                         let node = weft_dataplane::abi::Node {
                             next_hop: route.next_hop.octets(),

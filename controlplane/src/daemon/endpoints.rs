@@ -1,13 +1,15 @@
 //! Endpoints of this node: connecting, disconnecting, and taking over after a restart.
 
-use super::{Command, Connect, Daemon, Handle, LocalEndpoint, NetworkView, Refused, RefusedKind, ReplyTo};
-use crate::netlink::{self, EndpointLinkSpec};
+use super::{Command, HOST_RESOLV_CONF, Connect, Daemon, Handle, LocalEndpoint, NetworkView, Refused, RefusedKind, ReplyTo};
+use crate::dataplane::Hook;
+use crate::netlink::{EndpointLinkSpec, HOST_INTERFACE_PREFIX, Netlink, host_interface_name};
 use crate::netns::{Netns, NetnsSpec};
 use crate::resolver::{Resolver, ResolverHandle, resolv_conf};
 use crate::store::NodeEndpoint;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use weft_core::cluster::{self, Allocation, Network, Reply, Request};
 use weft_core::dns::{Decision, Question};
 use weft_core::id::{EndpointId, NetworkId};
@@ -16,9 +18,6 @@ use weft_core::record::EndpointRecord;
 
 /// Where `ip netns exec` looks for the `resolv.conf` of a named namespace.
 const ETC_NETNS: &str = "/etc/netns";
-
-/// The host's resolver configuration.
-const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// An endpoint whose links exist, on its way to the daemon.
 #[derive(Debug)]
@@ -94,6 +93,7 @@ impl Daemon {
         self.endpoints.pending.insert(id.clone());
         let maker = Maker {
             handle: self.handle.clone(),
+            netlink: self.netlink.clone(),
             node_name: self.config.node_name.clone(),
             directory: self.config.data_dir.join("endpoints").join(id.as_str()),
             id,
@@ -118,12 +118,12 @@ impl Daemon {
         let Made { stored, ifindex, netns } = made;
         let id = stored.allocation.endpoint.clone();
         let namespace = netns.inode();
-        self.dataplane.attach_endpoint(&stored.host_interface).map_err(failed)?;
-        self.serve_names(&netns, &id).inspect_err(|_| self.release_interface(&stored.host_interface))?;
-        if let Err(error) = self.store.put_endpoint(&stored) {
-            self.release_interface(&stored.host_interface);
+        self.dataplane.attach(Hook::Endpoint, ifindex).map_err(failed)?;
+        let served = self.serve_names(&netns, &id);
+        if let Err(refused) = served.and_then(|()| self.store.put_endpoint(&stored).map_err(failed)) {
+            self.release_interface(ifindex);
             self.endpoints.resolvers.retain(|_, r| r.asks_for != id);
-            return Err(failed(error));
+            return Err(refused);
         }
         let connected = Connected { stored, ifindex, namespace: Some(namespace) };
         let view = local_view(&connected);
@@ -146,9 +146,9 @@ impl Daemon {
         self.perform_effects();
     }
 
-    fn release_interface(&mut self, host_interface: &str) {
-        if let Err(error) = self.dataplane.detach_endpoint(host_interface) {
-            tracing::warn!(host_interface, %error, "program not detached");
+    fn release_interface(&mut self, ifindex: u32) {
+        if let Err(error) = self.dataplane.detach(Hook::Endpoint, ifindex) {
+            tracing::warn!(ifindex, %error, "program not detached");
         }
     }
 
@@ -165,7 +165,7 @@ impl Daemon {
             let endpoint = endpoint.clone();
             async move { handle.ask(|reply| Command::Resolve { endpoint, question, reply }).await }
         };
-        let resolver = Resolver::start(netns, lookup).map_err(failed)?;
+        let resolver = Resolver::serve(netns, id.clone(), lookup, Arc::clone(&self.upstreams)).map_err(failed)?;
         self.endpoints.resolvers.insert(namespace, Resolving { _handle: resolver, asks_for: id.clone() });
         Ok(())
     }
@@ -192,10 +192,10 @@ impl Daemon {
             return;
         };
         let gone = self.let_go(&id);
-        let handle = self.handle.clone();
+        let (handle, netlink) = (self.handle.clone(), self.netlink.clone());
         tokio::spawn(async move {
             if let Some(stored) = gone {
-                clean_up(&handle, &stored).await;
+                clean_up(&handle, &netlink, &stored).await;
             }
             let _ = reply.send(Ok(()));
         });
@@ -213,7 +213,7 @@ impl Daemon {
         let now = self.now();
         self.node.handle(now, Input::Detach(id.clone()));
         self.flush();
-        self.release_interface(&connected.stored.host_interface);
+        self.release_interface(connected.ifindex);
         self.stop_names(&connected);
         if let Err(error) = self.store.remove_endpoint(id) {
             tracing::error!(endpoint = %id, %error, "endpoint not forgotten");
@@ -242,18 +242,18 @@ impl Daemon {
         for id in gone {
             let Some(stored) = self.let_go(&id) else { continue };
             tracing::warn!(endpoint = stored.allocation.name, interface = stored.host_interface, "interface is gone, endpoint disconnected");
-            let handle = self.handle.clone();
-            tokio::spawn(async move { clean_up(&handle, &stored).await });
+            let (handle, netlink) = (self.handle.clone(), self.netlink.clone());
+            tokio::spawn(async move { clean_up(&handle, &netlink, &stored).await });
         }
     }
 
     /// Takes over the endpoints of an earlier run, and removes what it left half-made.
     pub(super) async fn restore_endpoints(&mut self) -> Result<(), String> {
         let stored = self.store.endpoints().map_err(|error| error.to_string())?;
-        let present = netlink::list_endpoints().await.map_err(|error| error.to_string())?;
+        let present = self.netlink.list_endpoints(HOST_INTERFACE_PREFIX).await.map_err(|error| error.to_string())?;
         for (name, _) in present.iter().filter(|(name, _)| !stored.iter().any(|s| s.host_interface == *name)) {
             tracing::warn!(interface = name, "interface of no endpoint, removed");
-            netlink::remove_endpoint(name).await.map_err(|error| error.to_string())?;
+            self.netlink.remove_endpoint(name).await.map_err(|error| error.to_string())?;
         }
         for endpoint in stored {
             match present.iter().find(|(name, _)| *name == endpoint.host_interface) {
@@ -272,7 +272,7 @@ impl Daemon {
 
     fn restore(&mut self, stored: NodeEndpoint, ifindex: u32) {
         let id = stored.allocation.endpoint.clone();
-        if let Err(error) = self.dataplane.attach_endpoint(&stored.host_interface) {
+        if let Err(error) = self.dataplane.attach(Hook::Endpoint, ifindex) {
             tracing::error!(endpoint = stored.allocation.name, %error, "program not attached");
         }
         // A process id may be another's by now, and a path another namespace's.
@@ -308,6 +308,7 @@ impl Daemon {
 /// Makes the links of one endpoint, and undoes them when it fails half-way.
 struct Maker {
     handle: Handle,
+    netlink: Netlink,
     node_name: String,
     directory: PathBuf,
     id: EndpointId,
@@ -332,7 +333,7 @@ impl Maker {
             netns: request.netns,
             netns_inode: netns.inode(),
             interface: String::new(),
-            host_interface: netlink::host_interface_name(&self.id),
+            host_interface: host_interface_name(&self.id),
             resolv_conf: self.directory.join("resolv.conf"),
             network,
             service,
@@ -342,7 +343,7 @@ impl Maker {
         let undo = made.stored.clone();
         let outcome = self.handle.ask(|reply| Command::Connected(Box::new(made), reply)).await.unwrap_or_else(|| Err(stopping()));
         if outcome.is_err() {
-            remove_links_and_files(&undo).await;
+            remove_links_and_files(&self.netlink, &undo).await;
         }
         outcome
     }
@@ -375,7 +376,7 @@ impl Maker {
             // As Docker's, an overlay gives no default route: other networks of the container do (`spec/overlay-driver.md` 4.7).
             default_gateway: None,
         };
-        match netlink::create_endpoint(spec).await {
+        match self.netlink.create_endpoint(&spec).await {
             Ok(links) => {
                 stored.interface = links.container_interface;
                 Ok(Made { stored, ifindex: links.host_ifindex, netns })
@@ -389,16 +390,16 @@ impl Maker {
 }
 
 /// Removes links and files, and gives the address back.
-pub(super) async fn clean_up(handle: &Handle, stored: &NodeEndpoint) {
-    remove_links_and_files(stored).await;
+pub(super) async fn clean_up(handle: &Handle, netlink: &Netlink, stored: &NodeEndpoint) {
+    remove_links_and_files(netlink, stored).await;
     let release = Request::Release { endpoint: stored.allocation.endpoint.clone() };
     if let Some(Err(error)) = handle.ask(|reply| Command::Manager(release, reply)).await {
         tracing::warn!(endpoint = stored.allocation.name, %error, "address not released yet; it will be when the manager answers again");
     }
 }
 
-pub(super) async fn remove_links_and_files(stored: &NodeEndpoint) {
-    if let Err(error) = netlink::remove_endpoint(&stored.host_interface).await {
+pub(super) async fn remove_links_and_files(netlink: &Netlink, stored: &NodeEndpoint) {
+    if let Err(error) = netlink.remove_endpoint(&stored.host_interface).await {
         tracing::error!(interface = stored.host_interface, %error, "interface not removed");
     }
     remove_files(stored);

@@ -1,10 +1,11 @@
 //! This node's place in a cluster: outside, a worker that asks its manager, or the manager.
 
-use super::endpoints::{clean_up, remove_links_and_files};
+use super::endpoints::remove_links_and_files;
 use super::{Admission, Command, Daemon, JoinRequest, Leaving, NodeView, Refused, RefusedKind, ReplyTo};
 use crate::cluster::client::{self, ManagerClient};
-use crate::cluster::{Authority, JoinToken, server};
-use crate::store::{ClusterStore, Identity, ManagerSecrets, NodeEndpoint};
+use crate::cluster::{Authority, JoinToken, der, server};
+use crate::netlink::Netlink;
+use crate::store::{ClusterStore, Identity, ManagerSecrets, NodeEndpoint, Store};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -109,11 +110,11 @@ impl Daemon {
         let authority = Authority::load(&identity.ca_pem, &secrets.ca_key_pem).map_err(failed)?;
         let store = ClusterStore::open(&self.config.data_dir).map_err(failed)?;
         let pools = self.config.default_addr_pools.clone();
-        let mut state = State::new(pools.subnets, pools.mask_length);
+        let mut state = State::new(pools.subnets, pools.mask_length).map_err(failed)?;
         state.apply(&store.load().map_err(failed)?);
         let listen = SocketAddr::new(self.config.listen_addr, self.config.cluster_port);
         let listener = server::bind(listen).map_err(failed)?;
-        let server = tokio::spawn(server::serve(listener, server::tls(&identity).map_err(failed)?, self.handle.clone()));
+        let server = tokio::spawn(server::serve(listener, server::acceptor(&identity).map_err(failed)?, self.handle.clone()));
         self.membership = Membership::Manager(Box::new(Manager { identity, secrets, authority, state, store, server }));
         Ok(())
     }
@@ -184,7 +185,7 @@ impl Daemon {
         let authority = Authority::create().map_err(failed)?;
         let name = self.config.node_name.clone();
         let address = IpAddr::V4(self.advertise);
-        let (certificate, key) = authority.issue(&name, address).map_err(failed)?;
+        let (certificate, key) = authority.issue_manager(&name).map_err(failed)?;
         let own = SocketAddr::new(address, self.config.gossip_port);
         let identity = Identity {
             node_name: name.clone(),
@@ -221,7 +222,8 @@ impl Daemon {
                 Err(invalid(format!("this node is not the manager; ask {} for the join token", worker.identity.manager)))
             }
             Membership::Manager(manager) => {
-                Ok(JoinToken::new(&manager.identity.ca_pem, &manager.secrets.join_secret).map_err(failed)?.to_string())
+                let authority = der(&manager.identity.ca_pem).map_err(failed)?;
+                Ok(JoinToken::new(&authority, &manager.secrets.join_secret).to_string())
             }
         }
     }
@@ -266,9 +268,9 @@ impl Daemon {
         let gone = self.let_all_go();
         let membership = std::mem::replace(&mut self.membership, Membership::Outside);
         let name = self.config.node_name.clone();
-        let handle = self.handle.clone();
+        let (handle, netlink) = (self.handle.clone(), self.netlink.clone());
         tokio::spawn(async move {
-            take_leave(membership, &name, &gone).await;
+            take_leave(membership, &netlink, &name, &gone).await;
             handle.tell(Command::ClusterLeft(reply)).await;
         });
     }
@@ -390,18 +392,18 @@ impl Daemon {
 
 impl Manager {
     fn is_member(&self, node: &str) -> bool {
-        self.state.members().any(|member| member.name == node)
+        self.state.members().values().any(|member| member.name == node)
     }
 }
 
-async fn take_leave(mut membership: Membership, name: &str, gone: &[NodeEndpoint]) {
+async fn take_leave(mut membership: Membership, netlink: &Netlink, name: &str, gone: &[NodeEndpoint]) {
     for endpoint in gone {
-        remove_links_and_files(endpoint).await;
+        remove_links_and_files(netlink, endpoint).await;
     }
     if let Membership::Worker(worker) = &mut membership
         && let Err(error) = worker.client.request(&Request::MemberRemove { name: name.to_owned() }).await
     {
-        tracing::warn!(%error, "the manager was not told; `weft node rm` there forgets this node");
+        tracing::warn!(%error, "the manager was not told: it still lists this node, and holds its addresses until it joins again");
     }
 }
 

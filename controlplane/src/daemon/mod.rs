@@ -11,13 +11,15 @@ pub use command::*;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::gossip::Sockets;
-use crate::netlink;
+use crate::netlink::{Netlink, UnderlayChanged};
+use crate::resolver::Upstreams;
 use crate::store::NodeStore;
 use endpoints::Endpoints;
 use membership::Membership;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant as Deadline, MissedTickBehavior, interval, sleep_until};
@@ -25,7 +27,10 @@ use weft_core::id::NodeId;
 use weft_core::networkdb;
 use weft_core::node::{Input, Node};
 use weft_core::time::Instant;
-use weft_diag::DiagnosticServer;
+use weft_diag::server::{Ask, DiagnosticServer};
+
+/// The host's resolver configuration.
+const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How often the kernel's maps are read back and compared, in case that something else changed them.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
@@ -55,6 +60,10 @@ pub struct Parts {
     pub sockets: Sockets,
     /// What this node remembers.
     pub store: NodeStore,
+    /// The kernel's links and routes in the daemon's namespace.
+    pub netlink: Netlink,
+    /// Tells when routes or links change.
+    pub underlay: mpsc::Receiver<UnderlayChanged>,
 }
 
 /// The owner of all state.
@@ -69,6 +78,9 @@ pub struct Daemon {
     sockets: Sockets,
     dataplane: Dataplane,
     store: NodeStore,
+    netlink: Netlink,
+    underlay: mpsc::Receiver<UnderlayChanged>,
+    upstreams: Arc<Upstreams>,
     membership: Membership,
     endpoints: Endpoints,
     diagnostics: DiagnosticServer,
@@ -81,13 +93,11 @@ impl Daemon {
     pub async fn start(parts: Parts, handle: Handle) -> Result<Daemon, String> {
         let started = Deadline::now();
         let node = new_node(Instant::ZERO, &parts.config, parts.advertise, parts.vtep)?;
-        let diagnostics = DiagnosticServer::new({
-            let handle = handle.clone();
-            move |request| {
-                let handle = handle.clone();
-                Box::pin(async move { handle.tell(Command::Diagnose(request)).await })
-            }
-        });
+        let asking = handle.clone();
+        let diagnostics = DiagnosticServer::new(Ask::new(move |request| {
+            let handle = asking.clone();
+            async move { handle.tell(Command::Diagnose(request)).await }
+        }));
         let mut daemon = Daemon {
             config: parts.config,
             handle,
@@ -99,6 +109,9 @@ impl Daemon {
             sockets: parts.sockets,
             dataplane: parts.dataplane,
             store: parts.store,
+            netlink: parts.netlink,
+            underlay: parts.underlay,
+            upstreams: Arc::new(Upstreams::from_resolv_conf(HOST_RESOLV_CONF)),
             membership: Membership::Outside,
             endpoints: Endpoints::default(),
             diagnostics,
@@ -114,7 +127,6 @@ impl Daemon {
     /// Runs until `shutdown`. The programs and maps stay in the kernel, so traffic goes on.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
-        let mut underlay = netlink::watch_underlay();
         let mut resync = interval(RESYNC_INTERVAL);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -129,7 +141,7 @@ impl Daemon {
                     self.node.handle(now, Input::Gossip(input));
                 }
                 Some(command) = commands.recv() => self.command(command),
-                Some(()) = underlay.recv() => self.underlay_changed(),
+                Some(UnderlayChanged) = self.underlay.recv() => self.underlay_changed(),
                 () = sleep_until(wake.unwrap_or_else(|| Deadline::now() + RESYNC_INTERVAL)) => {
                     let now = self.now();
                     self.node.handle_timeout(now);
@@ -138,10 +150,11 @@ impl Daemon {
                     self.read_maps();
                     self.remember_gossip_peers();
                     self.release_unheld();
+                    self.list_interfaces();
                 }
             }
         }
-        self.diagnostics.stop().await;
+        self.diagnostics.stop();
     }
 
     fn now(&self) -> Instant {
@@ -216,7 +229,7 @@ impl Daemon {
             gossip_name: self.node.name().to_string(),
             gossip_peers: self.node.peers().len(),
             endpoints: self.endpoints.len(),
-            attach_mode: self.dataplane.attach_mode(),
+            attach_mode: self.dataplane.attach_mode().as_str(),
             uplink: self.uplink.clone(),
         }
     }
@@ -227,7 +240,10 @@ impl Daemon {
             Ok(reloadable) => {
                 tracing::info!("configuration read again");
                 self.config.network_diagnostic_port = reloadable.network_diagnostic_port;
-                self.diagnostics.apply(reloadable.network_diagnostic_port);
+                match reloadable.network_diagnostic_port {
+                    0 => self.diagnostics.stop(),
+                    port => self.diagnostics.start(port),
+                }
             }
             Err(error) => tracing::error!(%error, "configuration not read again, nothing changed"),
         }

@@ -122,6 +122,16 @@ impl Resolver {
         upstreams: Arc<Upstreams>,
     ) -> Result<ResolverHandle, ResolverError> {
         Netlink::open_in(netns)?.loopback_up().await?;
+        Resolver::serve(netns, endpoint, lookup, upstreams)
+    }
+
+    /// The same in a namespace whose loopback is up, as every connected one's is.
+    pub fn serve(
+        netns: &Netns,
+        endpoint: EndpointId,
+        lookup: impl Lookup,
+        upstreams: Arc<Upstreams>,
+    ) -> Result<ResolverHandle, ResolverError> {
         let udp = netns.udp_socket(SOCKET)?;
         let tcp = netns.tcp_listener(SOCKET)?;
         let socket_error = |source| ResolverError::Socket {
