@@ -3,3 +3,4 @@
 pub mod namespace;
 pub mod packet;
 pub mod programs;
+pub mod traffic;
