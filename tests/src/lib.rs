@@ -1,9 +1,9 @@
-//! What the whole-system tests share.
+//! What the whole-system tests and the demo share: hosts as network namespaces with a real `weftd` on each, and packets for the
+//! kernel's own test run of the programs.
 
+pub mod interrupt;
 pub mod namespace;
 pub mod packet;
 pub mod programs;
-//! What the whole-system tests and the demo share: hosts as network namespaces, with a real `weftd` on each.
-
-pub mod interrupt;
 pub mod rig;
+pub mod traffic;

@@ -4,6 +4,7 @@ use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -31,6 +32,19 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
+
+/// Waits until something holds; panics with its name if that takes too long.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// How long a condition is waited for, on a machine that is busy with other things.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A network namespace; removed, with all its interfaces, when dropped.
 #[derive(Debug)]

@@ -50,6 +50,11 @@ impl Loaded {
             dataplane: Some(Dataplane::load(config).unwrap_or_else(|error| panic!("{error}"))),
         }
     }
+
+    /// Lets go of it as a daemon that stops does: what is attached and pinned stays. Someone must load it again to remove it.
+    pub fn leave(mut self) {
+        self.dataplane = None;
+    }
 }
 
 impl std::ops::Deref for Loaded {

@@ -2,7 +2,7 @@
 //!
 //! A tcx link is pinned, so it outlives the daemon, and its program is replaced in place. A filter outlives the daemon by itself.
 
-use super::environment::kernel_is_at_least;
+use super::environment::{kernel_is_at_least, remove_flat_directory};
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
@@ -209,12 +209,7 @@ impl Attacher {
 
     /// Removes all pins and the directory itself.
     pub(super) fn unpin_all(&self) -> Result<(), AttachError> {
-        let failed = |error: io::Error| pin_error(&self.pin_directory, &error);
-        for entry in fs::read_dir(&self.pin_directory).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            fs::remove_file(&path).map_err(|error| pin_error(&path, &error))?;
-        }
-        fs::remove_dir(&self.pin_directory).map_err(failed)
+        remove_flat_directory(&self.pin_directory).map_err(|error| pin_error(&self.pin_directory, &error))
     }
 
     fn pin(&self, hook: Hook, ifindex: u32) -> PathBuf {
@@ -283,7 +278,12 @@ fn detach_clsact(hook: Hook, interface: &str) -> Result<(), AttachError> {
 }
 
 fn interface_name(ifindex: u32) -> Option<String> {
-    if_indextoname(ifindex).ok()?.into_string().ok()
+    // Some versions of the C library's wrapper give an empty name for an index that nobody has.
+    if_indextoname(ifindex)
+        .ok()?
+        .into_string()
+        .ok()
+        .filter(|name| !name.is_empty())
 }
 
 fn pin_error(path: &Path, error: &dyn std::error::Error) -> AttachError {

@@ -111,8 +111,39 @@ fn missing_capabilities(status: &str) -> Option<&'static str> {
     }
 }
 
+/// A pin directory that was made just now and goes again, with what was pinned in it, unless it is kept: so a failed start leaves
+/// nothing. One that was there before stays.
+#[derive(Debug)]
+pub(super) struct PinDirectory {
+    made: Option<PathBuf>,
+}
+
+impl PinDirectory {
+    /// From now on it stays.
+    pub(super) fn keep(mut self) {
+        self.made = None;
+    }
+}
+
+impl Drop for PinDirectory {
+    fn drop(&mut self) {
+        let Some(path) = &self.made else { return };
+        if let Err(error) = remove_flat_directory(path) {
+            tracing::warn!(directory = %path.display(), %error, "the pins of a failed start stay");
+        }
+    }
+}
+
+/// Removes a directory of files.
+pub(super) fn remove_flat_directory(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        fs::remove_file(entry?.path())?;
+    }
+    fs::remove_dir(path)
+}
+
 /// Makes the directory, for root only, on a BPF filesystem that is mounted if nothing is mounted there yet.
-pub(super) fn prepare_pin_directory(path: &Path) -> Result<(), EnvironmentError> {
+pub(super) fn prepare_pin_directory(path: &Path) -> Result<PinDirectory, EnvironmentError> {
     if path.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
         mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
             .map_err(|errno| EnvironmentError::Mount { source: errno.into() })?;
@@ -124,12 +155,15 @@ pub(super) fn prepare_pin_directory(path: &Path) -> Result<(), EnvironmentError>
         path: path.to_owned(),
         source,
     };
+    let made = (!path.exists()).then(|| path.to_owned());
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
         .map_err(failed)?;
-    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)
+    let directory = PinDirectory { made };
+    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+    Ok(directory)
 }
 
 fn nearest_existing(path: &Path) -> Option<&Path> {

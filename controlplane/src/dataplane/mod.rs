@@ -114,7 +114,7 @@ impl Dataplane {
             Some(path) => Object::from_file(path)?,
             None => Object::embedded()?,
         };
-        environment::prepare_pin_directory(&config.pin_directory)?;
+        let pins = environment::prepare_pin_directory(&config.pin_directory)?;
         maps::discard_pinned_of_other_layout(&config.pin_directory)?;
         let mut ebpf = load_object(&object, config)?;
         for hook in Hook::ALL {
@@ -127,6 +127,7 @@ impl Dataplane {
         };
         let maps = Maps::take(&mut ebpf)?;
         let attacher = Attacher::new(&config.pin_directory, config.force_clsact);
+        pins.keep();
         Ok(Dataplane {
             ebpf,
             maps,
@@ -146,7 +147,8 @@ impl Dataplane {
         self.attacher.attach(&mut self.ebpf, hook, ifindex)
     }
 
-    /// Detaches a program from an interface; nothing happens if it is not attached, or if the interface is gone.
+    /// Detaches a program from an interface; nothing happens if it is not attached, or if the interface is gone. The kernel may run the
+    /// program for a moment longer.
     pub fn detach(&mut self, hook: Hook, ifindex: u32) -> Result<(), AttachError> {
         self.attacher.detach(hook, ifindex)
     }

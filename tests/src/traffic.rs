@@ -1,0 +1,221 @@
+//! Real traffic between namespaces: echo requests, UDP echoes, TCP transfers. Each waits at most [`DEADLINE`].
+
+use crate::namespace::Namespace;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+use weft_dataplane::packet::checksum;
+
+/// How long anything may take, on a machine that is busy with other things.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a lost packet is waited for before it is sent again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Sends echo requests with `size` bytes of data until one is answered; says whose answer it was, or that none came.
+pub fn ping(from: &Namespace, to: Ipv4Addr, size: usize) -> Result<Ipv4Addr, String> {
+    from.enter(|| ping_here(to, size))
+}
+
+fn ping_here(to: Ipv4Addr, size: usize) -> Result<Ipv4Addr, String> {
+    let text = |error: io::Error| format!("ping {to}: {error}");
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).map_err(text)?;
+    socket.set_read_timeout(Some(RETRY)).map_err(text)?;
+    let target = SocketAddr::from((to, 0)).into();
+    let start = Instant::now();
+    let mut sequence: u16 = 0;
+    while start.elapsed() < DEADLINE {
+        sequence += 1;
+        // A neighbour that is not known yet, or a full queue, are reasons to try again.
+        let _ = socket.send_to(&echo_request(sequence, size), &target);
+        let mut buffer = vec![0; 65536];
+        while let Ok(length) = (&socket).read(&mut buffer) {
+            if let Some(source) = echo_reply(&buffer[..length], sequence, size) {
+                return Ok(source);
+            }
+        }
+    }
+    Err(format!("ping {to}: no answer in {DEADLINE:?}"))
+}
+
+const IDENTIFIER: [u8; 2] = [0x77, 0x65];
+
+fn echo_request(sequence: u16, size: usize) -> Vec<u8> {
+    let [high, low] = sequence.to_be_bytes();
+    let mut bytes = vec![8, 0, 0, 0, IDENTIFIER[0], IDENTIFIER[1], high, low];
+    bytes.resize(8 + size, 0x5a);
+    let sum = checksum::of(0, &bytes).to_be_bytes();
+    bytes[2..4].copy_from_slice(&sum);
+    bytes
+}
+
+/// The source of an IPv4 packet that answers the request.
+fn echo_reply(packet: &[u8], sequence: u16, size: usize) -> Option<Ipv4Addr> {
+    let header = usize::from(packet.first()? & 0x0f) * 4;
+    let source = packet.get(12..16)?.first_chunk::<4>()?;
+    let message = packet.get(header..)?;
+    let ours = message.len() == 8 + size
+        && message[0] == 0
+        && message[4..6] == IDENTIFIER
+        && message[6..8] == sequence.to_be_bytes()
+        && checksum::of(0, message) == 0;
+    ours.then(|| Ipv4Addr::from(*source))
+}
+
+/// A UDP socket that gives every datagram back, until dropped.
+#[derive(Debug)]
+pub struct UdpEcho {
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl UdpEcho {
+    /// Starts it; each answer begins with `tag`.
+    pub fn start(namespace: &Namespace, address: SocketAddr, tag: &'static [u8]) -> Self {
+        let socket = namespace.enter(|| UdpSocket::bind(address).expect("a free port"));
+        socket.set_read_timeout(Some(RETRY)).expect("a timeout");
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut buffer = vec![0; 65536];
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                    let answer = [tag, &buffer[..length]].concat();
+                    let _ = socket.send_to(&answer, from);
+                }
+            }
+        });
+        UdpEcho {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for UdpEcho {
+    fn drop(&mut self) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Sends `size` bytes from a connected socket until they come back behind a tag; returns the tag. A connected socket takes answers only
+/// from the address that it sent to.
+pub fn udp_ask(from: &Namespace, to: SocketAddr, size: usize) -> Result<Vec<u8>, String> {
+    from.enter(|| {
+        let text = |error: io::Error| format!("UDP to {to}: {error}");
+        let socket = UdpSocket::bind("0.0.0.0:0").map_err(text)?;
+        socket.connect(to).map_err(text)?;
+        socket.set_read_timeout(Some(RETRY)).map_err(text)?;
+        let question: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
+        let start = Instant::now();
+        let mut buffer = vec![0; 65536];
+        while start.elapsed() < DEADLINE {
+            let _ = socket.send(&question);
+            if let Ok(length) = socket.recv(&mut buffer)
+                && let Some(tag) = buffer[..length].strip_suffix(question.as_slice())
+            {
+                return Ok(tag.to_vec());
+            }
+        }
+        Err(format!("UDP to {to}: no answer in {DEADLINE:?}"))
+    })
+}
+
+/// Listens in `server` and transfers `bytes` from `client` there and as many back, over one connection to `address`; what arrives
+/// must be what was sent. Returns the address that the server saw.
+pub fn tcp_both_ways(
+    server: &Namespace,
+    listen: SocketAddr,
+    client: &Namespace,
+    address: SocketAddr,
+    bytes: usize,
+) -> Result<SocketAddr, String> {
+    let listener = server
+        .enter(|| TcpListener::bind(listen))
+        .map_err(|error| format!("TCP at {listen}: {error}"))?;
+    listener.set_nonblocking(true).map_err(|error| error.to_string())?;
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            let (mut stream, from) = accept(&listener)?;
+            receive(&mut stream, bytes, 1)?;
+            send(&mut stream, bytes, 2)?;
+            Ok(from)
+        });
+        let sent: Result<(), String> = client.enter(|| {
+            let text = |error: io::Error| format!("TCP to {address}: {error}");
+            let mut stream = TcpStream::connect_timeout(&address, DEADLINE).map_err(text)?;
+            limit(&stream)?;
+            send(&mut stream, bytes, 1)?;
+            receive(&mut stream, bytes, 2)
+        });
+        let received: Result<SocketAddr, String> =
+            server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        sent?;
+        received
+    })
+}
+
+fn limit(stream: &TcpStream) -> Result<(), String> {
+    stream.set_nonblocking(false).map_err(|error| error.to_string())?;
+    stream
+        .set_read_timeout(Some(DEADLINE))
+        .map_err(|error| error.to_string())?;
+    stream
+        .set_write_timeout(Some(DEADLINE))
+        .map_err(|error| error.to_string())
+}
+
+fn accept(listener: &TcpListener) -> Result<(TcpStream, SocketAddr), String> {
+    let start = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((stream, from)) => {
+                limit(&stream)?;
+                return Ok((stream, from));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock && start.elapsed() < DEADLINE => {
+                std::thread::yield_now();
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+            Err(error) => return Err(format!("accept: {error}")),
+        }
+    }
+}
+
+/// The bytes of a transfer: a sequence that shows loss, doubling and reordering.
+fn pattern(seed: u32, bytes: usize) -> Vec<u8> {
+    let mut state = seed;
+    (0..bytes)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .collect()
+}
+
+fn send(stream: &mut TcpStream, bytes: usize, seed: u32) -> Result<(), String> {
+    stream
+        .write_all(&pattern(seed, bytes))
+        .map_err(|error| format!("sending: {error}"))?;
+    stream
+        .shutdown(Shutdown::Write)
+        .map_err(|error| format!("sending: {error}"))
+}
+
+fn receive(stream: &mut TcpStream, bytes: usize, seed: u32) -> Result<(), String> {
+    let mut received = Vec::with_capacity(bytes);
+    stream
+        .read_to_end(&mut received)
+        .map_err(|error| format!("after {} bytes: {error}", received.len()))?;
+    if received == pattern(seed, bytes) {
+        Ok(())
+    } else {
+        Err(format!(
+            "received {} bytes that are not the {bytes} sent",
+            received.len()
+        ))
+    }
+}
