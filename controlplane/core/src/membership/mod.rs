@@ -255,11 +255,12 @@ impl Membership {
 
     /// Does what is due by `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.expire_suspicions(now);
         self.expire_relays(now);
         self.expire_exchanges(now);
         self.advance_probe(now);
-        if self.gossip_at <= now && !(self.own.is_empty() && self.user.is_empty()) {
+        // After the probe, which may confirm a suspicion and so end it.
+        self.expire_suspicions(now);
+        if self.gossip_at <= now {
             self.gossip_at = now + GOSSIP_INTERVAL;
             self.gossip(now);
         }
@@ -305,6 +306,9 @@ impl Membership {
 
     /// Sends what is to be told to a few random members, the recently dead included, for they may refute.
     fn gossip(&mut self, now: Instant) {
+        if self.own.is_empty() && self.user.is_empty() {
+            return;
+        }
         let own = &self.config.name;
         let reachable = |node: &NodeId, member: &Member| {
             node != own && (!member.gone() || now.saturating_since(member.since) < GOSSIP_TO_THE_DEAD)

@@ -16,7 +16,7 @@ impl Random {
     /// A number below `bound`; zero for a bound of zero.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         // Multiply and shift: the bias is under 2^-32 of the bound, which no choice of peers notices.
-        ((u64::from(self.0.next_u32()) * bound as u64) >> 32) as usize
+        ((u128::from(self.0.next_u32()) * bound as u128) >> 32) as usize
     }
 
     /// A time below `interval`, so that nodes started together do not act together.
