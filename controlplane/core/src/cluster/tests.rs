@@ -216,6 +216,7 @@ fn a_restarted_manager_goes_on_where_it_was() {
         manager.ok(connect(number, "app", &format!("c{number}")));
     }
     manager.ok(Request::Release { endpoint: endpoint(1) });
+    manager.ok(serve("late", &["app"], EndpointMode::Vip));
     let mut restarted = Manager::new();
     let mut rows = manager.state.rows();
     rows.reverse();

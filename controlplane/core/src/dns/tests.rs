@@ -150,3 +150,22 @@ fn a_forgotten_network_has_no_names() {
     zones.remove(&id("front"));
     assert_eq!(zones.answer(&a("web"), &[id("front")], 0), Decision::Forward);
 }
+
+#[test]
+fn the_shortest_network_name_is_tried_first() {
+    let services = Services::new([row("c", "a.b", ip(0, 2), "", None), row("b.c", "a", ip(1, 2), "", None)]);
+    let mut zones = Zones::new();
+    for (network, content) in services.networks {
+        let name = network.as_str().trim_end_matches("-id").to_owned();
+        zones.set(network, name, content.names);
+    }
+    let networks = [id("b.c"), id("c")];
+    assert_eq!(
+        zones.answer(&a("a.b.c"), &networks, 0),
+        Decision::Addresses(vec![ip(0, 2)])
+    );
+    assert_eq!(
+        zones.answer(&a("a.b.c"), &networks[..1], 0),
+        Decision::Addresses(vec![ip(1, 2)])
+    );
+}

@@ -111,6 +111,15 @@ fn a_released_address_is_used_again_only_after_the_others() {
 }
 
 #[test]
+fn the_choice_wraps_when_only_earlier_addresses_are_left() {
+    let mut addresses = Addresses::new(net("10.0.1.0/29"));
+    addresses.take(ip("10.0.1.5")).unwrap();
+    addresses.take(ip("10.0.1.6")).unwrap();
+    addresses.advance_past(ip("10.0.1.4"));
+    assert_eq!(addresses.next(), Some(ip("10.0.1.1")));
+}
+
+#[test]
 fn a_huge_subnet_costs_little_until_it_is_used() {
     let mut addresses = Addresses::new(net("10.0.0.0/8"));
     assert_eq!(addresses.capacity(), 16_777_214);
