@@ -7,7 +7,7 @@ use netns_guard::{DEADLINE, NetnsGuard, eventually};
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weft::netlink::{
     EndpointLinkSpec, GRO_DEVICE, GroDevice, Netlink, NetlinkError, RouteError, UnderlayRoute, host_interface_name,
     watch_underlay,
@@ -322,17 +322,15 @@ mod gro {
             assert_eq!(error.to_string(), "missing capability CAP_NET_ADMIN: run weftd as root");
             return;
         }
-        let copy = std::env::temp_dir().join(format!("weft-nobody-{}", std::process::id()));
-        std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-        let output = Command::new(&copy)
+        // Not by its path, for nobody need not be able to walk there.
+        let output = Command::new("/proc/self/exe")
             .args(["--exact", "gro::a_missing_privilege_is_named"])
             .env(AS_NOBODY, "1")
             .current_dir("/")
             .gid(65534)
             .uid(65534)
-            .output();
-        std::fs::remove_file(&copy).unwrap();
-        let output = output.unwrap();
+            .output()
+            .unwrap();
         let shown = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && shown.contains("1 passed"), "{shown}");
     }
@@ -352,6 +350,12 @@ mod routes {
             "link set up1 up",
         ] {
             host.ip(words);
+        }
+        // The kernel tells later that the carrier is there; that is a change of the underlay as well.
+        let deadline = Instant::now() + DEADLINE;
+        while host.ip("-o link").matches("state UP").count() < 2 {
+            assert!(Instant::now() < deadline, "{}", host.ip("-o link"));
+            std::thread::yield_now();
         }
         host
     }

@@ -129,11 +129,13 @@ impl Upstream {
             loop {
                 let (length, client) = udp.recv_from(&mut buffer).await.unwrap();
                 let good = answer(&buffer[..length], client.port());
-                // What an attacker would send comes first: another id, another question.
-                let mut forged = good.clone();
+                // What an attacker would send comes first: a wrong address under another id and to another question.
+                let mut wrong = good.clone();
+                *wrong.last_mut().unwrap() ^= 0xff;
+                let mut forged = wrong.clone();
                 forged[0] ^= 0xff;
                 udp.send_to(&forged, client).await.unwrap();
-                let mut forged = good.clone();
+                let mut forged = wrong;
                 forged[13] ^= 0x03;
                 udp.send_to(&forged, client).await.unwrap();
                 udp.send_to(&good, client).await.unwrap();
