@@ -30,7 +30,8 @@ fn run() -> Result<bool> {
     }
     let samples = rounds::run(&arrangements, &options)?;
     // Without weft among the arrangements its object may not have been built.
-    let expected = options.arrangements.iter().any(|id| id == "weft") || options.dataplane_object.exists();
+    let expected =
+        options.arrangements.iter().any(|id| id == "weft" || id == "maps") || options.dataplane_object.exists();
     let programs = (options.wants("prog") && expected)
         .then(|| program_cost::test_runs(&options).map_err(|error| error.to_string()));
     let complete = samples.iter().all(|sample| sample.outcome.is_ok()) && !matches!(programs, Some(Err(_)));
