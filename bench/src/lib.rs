@@ -10,6 +10,7 @@
 
 pub mod arrangement;
 pub mod command;
+pub mod dataplane;
 pub mod error;
 pub mod interrupt;
 pub mod load;

@@ -2,10 +2,14 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
+use std::time::Duration;
 use weft_bench::error::{Context, Result};
 use weft_bench::options::Options;
 use weft_bench::report::Report;
-use weft_bench::{arrangement, interrupt, program_cost, rounds};
+use weft_bench::{arrangement, interrupt, measure, program_cost, rounds};
+
+/// How long to look whether others use the CPUs: long enough for a share in percent of ticks of 10 ms.
+const LISTEN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     match run() {
@@ -28,13 +32,16 @@ fn run() -> Result<bool> {
         interrupt::check()?;
         arrangements.push(arrangement::ready(id, &options)?);
     }
+    let busy_before = measure::busy_share(LISTEN)?;
     let samples = rounds::run(&arrangements, &options)?;
     // Without weft among the arrangements its object may not have been built.
-    let expected = options.arrangements.iter().any(|id| id == "weft") || options.dataplane_object.exists();
+    let expected =
+        options.arrangements.iter().any(|id| id == "weft" || id == "maps") || options.dataplane_object.exists();
     let programs = (options.wants("prog") && expected)
         .then(|| program_cost::test_runs(&options).map_err(|error| error.to_string()));
     let complete = samples.iter().all(|sample| sample.outcome.is_ok()) && !matches!(programs, Some(Err(_)));
     let report = Report {
+        busy_before,
         options: &options,
         arrangements: &arrangements,
         samples: &samples,

@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weft-bench", version)]
 pub struct Options {
-    /// Arrangements: a an aq anq (Docker's, see bench/README.md), e2 (no overlay), weft.
+    /// Arrangements: a an aq anq (Docker's, see bench/README.md), e2 (no overlay), maps (weft's programs without daemons), weft.
     #[arg(long, value_delimiter = ',', value_name = "ID,...", default_values = ["a", "e2", "weft"])]
     pub arrangements: Vec<String>,
 

@@ -7,6 +7,7 @@
 //!   packet; the median of many runs is taken, and the median of a program that does nothing, measured the same way, is
 //!   subtracted. Caches are as a system call leaves them, so the figure is above that of a tight loop.
 
+use crate::dataplane::{self, put};
 use crate::error::{Context, Error, Result};
 use crate::load::live_frames::udp_frame;
 use crate::load::{CLIENT_CPU, pin};
@@ -14,14 +15,13 @@ use crate::netns::Netns;
 use crate::object;
 use crate::options::Options;
 use crate::statistics::Summary;
-use aya::maps::HashMap;
+use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, loaded_programs};
 use aya::sys::{Stats, enable_stats};
-use aya::{Ebpf, EbpfLoader, Pod};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, global, program,
+    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, program,
 };
 
 /// Test runs of each case.
@@ -48,7 +48,7 @@ const REMOTE_VTEP: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
 pub fn names(arrangement: &str) -> Option<(&'static str, &'static str)> {
     match arrangement {
         "e2" => Some((object::program::EGRESS, object::program::INGRESS)),
-        "weft" => Some((program::OVERLAY_EGRESS, program::OVERLAY_INGRESS)),
+        "maps" | "weft" => Some((program::OVERLAY_EGRESS, program::OVERLAY_INGRESS)),
         _ => None,
     }
 }
@@ -153,11 +153,7 @@ fn time(program: &SchedClassifier, packet: &[u8], verdict: u32) -> Result<Summar
 
 /// weft's object with maps as the node of [`LOCAL`] would have them.
 fn load(options: &Options) -> Result<Ebpf> {
-    let path = &options.dataplane_object;
-    let mut dataplane = EbpfLoader::new()
-        .override_global(global::DATA_PATH_PORT, &abi::VXLAN_PORT, true)
-        .load_file(path)
-        .context(|| format!("cannot load {} (cargo xtask build-ebpf makes it)", path.display()))?;
+    let mut dataplane = dataplane::load(options)?;
     let at = |ip: Ipv4Addr| OverlayAddress {
         vni: VNI,
         ip: ip.octets(),
@@ -222,14 +218,6 @@ fn node() -> Node {
         ifindex: LOOPBACK,
         mtu: 1500,
     }
-}
-
-fn put<K: Pod, V: Pod>(object: &mut Ebpf, name: &str, key: K, value: V) -> Result<()> {
-    let map = object
-        .map_mut(name)
-        .context(|| format!("map {name:?} is not in the object"))?;
-    let mut map: HashMap<_, K, V> = HashMap::try_from(map).context(|| format!("map {name:?}"))?;
-    map.insert(key, value, 0).context(|| format!("map {name:?}"))
 }
 
 /// A frame inside VXLAN from the remote VTEP (RFC 7348 section 5), without an outer UDP checksum.

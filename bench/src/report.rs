@@ -8,8 +8,13 @@ use crate::statistics::Summary;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
+/// Part of the CPUs in use above which the bench is not alone. Idle daemons and a quiet system stay far below.
+const BUSY: f64 = 0.1;
+
 /// All that a run found out.
 pub struct Report<'a> {
+    /// Part of the CPUs in use before the first load, 0 to 1.
+    pub busy_before: f64,
     /// What was asked for.
     pub options: &'a Options,
     /// Who was measured.
@@ -54,6 +59,13 @@ impl Report<'_> {
             self.options.rounds,
             self.options.seconds
         );
+        if self.busy_before > BUSY {
+            let percent = self.busy_before * 100.0;
+            let _ = writeln!(
+                text,
+                "NOT ALONE: {percent:.0} % of the CPUs were in use before the first load; all figures suffer"
+            );
+        }
         if self.options.nic_like {
             text.push_str("segmentation offload between the hosts is off\n");
         }
@@ -73,6 +85,7 @@ impl Report<'_> {
         let rows = rows(&ids, self.options.rounds, self.samples);
         json!({
             "machine": machine(),
+            "busy_before": self.busy_before,
             "rounds": self.options.rounds,
             "seconds": self.options.seconds,
             "underlay_mtu": self.options.underlay_mtu,

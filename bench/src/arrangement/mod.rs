@@ -5,6 +5,7 @@
 
 pub mod ceiling;
 pub mod docker_like;
+pub mod maps;
 pub mod weft;
 
 use crate::error::{Context, Error, Result};
@@ -214,6 +215,7 @@ fn build(id: &str, options: &Options) -> Result<Box<dyn Arrangement>> {
     let built: Result<Box<dyn Arrangement>> = match id {
         "a" | "an" | "aq" | "anq" => docker_like::build(id, options).map(|a| Box::new(a) as _),
         "e2" => ceiling::build(options).map(|a| Box::new(a) as _),
+        "maps" => maps::build(options).map(|a| Box::new(a) as _),
         "weft" => weft::build(options).map(|a| Box::new(a) as _),
         _ => Err(Error::new(format!(
             "no arrangement {id:?}: choose from {}",
@@ -224,4 +226,4 @@ fn build(id: &str, options: &Options) -> Result<Box<dyn Arrangement>> {
 }
 
 /// All arrangements.
-pub const IDS: &[&str] = &["a", "an", "aq", "anq", "e2", "weft"];
+pub const IDS: &[&str] = &["a", "an", "aq", "anq", "e2", "maps", "weft"];
