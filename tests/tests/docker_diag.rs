@@ -40,7 +40,7 @@ impl Engine {
         let script = "set -e; ip link set lo up; ip link add up0 type veth peer name up1; ip address add 192.0.2.1/24 dev up0; \
              ip link set up0 up; ip link set up1 up; ip route add default via 192.0.2.2; hostname weft-dd; exec dockerd \
              --config-file $1/daemon.json --data-root $1/data --exec-root $1/exec --pidfile $1/pid -H unix://$1/sock \
-             --storage-driver vfs";
+             --storage-driver vfs --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /$2";
         let log = File::create(folder.join("log")).expect("a log file");
         let process = Command::new("setpriv")
             .args([
@@ -56,6 +56,7 @@ impl Engine {
                 "sh",
             ])
             .arg(&folder)
+            .arg(cgroup())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
@@ -200,6 +201,30 @@ impl Drop for Engine {
         let _ = self.process.kill();
         let _ = self.process.wait();
         remove(&self.folder);
+        remove_cgroups();
+    }
+}
+
+/// The control group above those of the engine's containers.
+fn cgroup() -> String {
+    format!("weft-dd-{}", std::process::id())
+}
+
+/// Removes the control group, in version 2 and in each hierarchy of version 1.
+fn remove_cgroups() {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(&root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([root]) {
+        let group = hierarchy.join(cgroup());
+        if group.is_dir()
+            && let Err(error) = fs::remove_dir(&group)
+        {
+            eprintln!("{} is left behind: {error}", group.display());
+        }
     }
 }
 
