@@ -446,6 +446,20 @@ fn a_server_that_is_away_is_told() {
 }
 
 #[test]
+fn addresses_that_are_none_are_refused() {
+    for (args, reason) in [
+        (["-port", "99999"], "port 99999 is not between 1 and 65535"),
+        (["-port", "-1"], "port -1 is not between 1 and 65535"),
+        (["-ip", "a/b"], "\\\"a/b\\\" is no host name or IP address"),
+        (["-ip", ""], "\\\"\\\" is no host name or IP address"),
+    ] {
+        let ran = run_with(1, &args, "", &[]);
+        assert_eq!(ran.code, 1);
+        assert!(ran.log[1].ends_with(&format!(": {reason}\"")), "{:?}", ran.log);
+    }
+}
+
+#[test]
 fn a_server_that_is_silent_is_given_up() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = listener.local_addr().expect("an address").port();

@@ -12,12 +12,15 @@ const MAX_BODY_BYTES: u64 = 256 * 1024 * 1024;
 /// An engine's diagnostic server.
 pub(crate) struct Engine {
     base: String,
+    /// Why the address is none.
+    refusal: Option<String>,
     agent: ureq::Agent,
 }
 
 impl Engine {
     /// Does not connect yet. An IPv6 address may stand with or without brackets.
     pub(crate) fn new(host: &str, port: i64, timeout: Option<Duration>) -> Engine {
+        let refusal = refusal(host, port);
         let host = if host.contains(':') && !host.starts_with('[') {
             format!("[{host}]")
         } else {
@@ -33,6 +36,7 @@ impl Engine {
             .new_agent();
         Engine {
             base: format!("http://{host}:{port}"),
+            refusal,
             agent,
         }
     }
@@ -40,14 +44,29 @@ impl Engine {
     /// The body of the reply, whatever its status. The error names the URL.
     pub(crate) fn get(&self, path: &str, parameters: Parameters<'_>) -> Result<Vec<u8>, String> {
         let url = format!("{}{path}{}", self.base, query(parameters));
-        let failed = |error: ureq::Error| format!("Get {}: {error}", quote(url.as_bytes()));
-        let mut reply = self.agent.get(&url).call().map_err(failed)?;
+        let failed = |error: &dyn std::fmt::Display| format!("Get {}: {error}", quote(url.as_bytes()));
+        if let Some(refusal) = &self.refusal {
+            return Err(failed(refusal));
+        }
+        let mut reply = self.agent.get(&url).call().map_err(|error| failed(&error))?;
         reply
             .body_mut()
             .with_config()
             .limit(MAX_BODY_BYTES)
             .read_to_vec()
-            .map_err(failed)
+            .map_err(|error| failed(&error))
+    }
+}
+
+/// Why host and port are no address. The library would take a port that is none for 80, and a `/` in the host for its end.
+fn refusal(host: &str, port: i64) -> Option<String> {
+    let is_host = |c: char| c.is_alphanumeric() || "-._:[]%".contains(c);
+    if host.is_empty() || !host.chars().all(is_host) {
+        Some(format!("{} is no host name or IP address", quote(host.as_bytes())))
+    } else if !(1..=65_535).contains(&port) {
+        Some(format!("port {port} is not between 1 and 65535"))
+    } else {
+        None
     }
 }
 

@@ -18,6 +18,9 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// How long a client may take to send a body.
 const BODY_TIME_LIMIT: Duration = Duration::from_secs(30);
 
+/// Bytes of an answer that go to the log: a few hundred rows. Docker logs all; a large table would fill the disk.
+const MAX_LOGGED_BYTES: usize = 64 * 1024;
+
 /// The characters of a path that stay as they are in a `Location`.
 const PATH_CHARACTERS: &[u8] = b"/$&+,:;=@";
 
@@ -178,7 +181,7 @@ impl Audit<'_> {
 
     fn response(&self, method: &str, message: &str, details: &Details, format: Format) {
         let response = details.text(format);
-        let response = String::from_utf8_lossy(&response);
+        let response = String::from_utf8_lossy(&response[..response.len().min(MAX_LOGGED_BYTES)]);
         tracing::info!(
             component = COMPONENT,
             remoteIP = %self.remote,

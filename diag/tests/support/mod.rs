@@ -3,9 +3,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use weft_diag::{Ask, ReplyTo, Request, serve};
+use weft_diag::{MapDump, MapSummary, NetworkStats, Peer, ReplyTo, Request, Row, serve};
 
 /// The longest that a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,14 +69,20 @@ impl Drop for Server {
 }
 
 /// A way to ask, and where the requests arrive.
-pub(crate) fn asking() -> (Ask, mpsc::Receiver<Request>) {
+pub(crate) fn asking() -> (
+    impl Fn(Request) -> Sending + Send + Sync + 'static,
+    mpsc::Receiver<Request>,
+) {
     let (send, receive) = mpsc::channel(16);
-    let ask = Ask::new(move |request| {
+    let ask = move |request| -> Sending {
         let send = send.clone();
-        async move { send.send(request).await.is_ok() }
-    });
+        Box::pin(async move { send.send(request).await.is_ok() })
+    };
     (ask, receive)
 }
+
+/// A request on its way.
+pub(crate) type Sending = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// A reply, taken apart.
 #[derive(Debug)]
@@ -140,4 +147,81 @@ pub(crate) fn get(port: u16, path: &str) -> HttpReply {
         port,
         &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
     )
+}
+
+/// Answers each request with something that shows its parameters.
+pub(crate) fn answer(request: Request) {
+    let error = |text: String| Err(format!("<{text}>"));
+    match request {
+        Request::ClusterPeers(reply) => tell(reply, Vec::new()),
+        Request::NetworkPeers(_, reply) => {
+            let known = Peer {
+                name: "node1".to_owned(),
+                ip: "fd00::1".parse().ok(),
+            };
+            let orphan = Peer {
+                name: "orphan-node2".to_owned(),
+                ip: None,
+            };
+            tell(reply, vec![known, orphan]);
+        }
+        Request::Join(members, reply) => tell(reply, error(members.join("|"))),
+        Request::Leave(reply) => tell(reply, Ok(())),
+        Request::JoinNetwork(network, reply) | Request::LeaveNetwork(network, reply) => tell(reply, error(network)),
+        Request::CreateEntry(address, value, reply) | Request::UpdateEntry(address, value, reply) => {
+            tell(
+                reply,
+                error(format!(
+                    "{}/{}/{} {value:?}",
+                    address.table, address.network, address.key
+                )),
+            );
+        }
+        Request::DeleteEntry(_, reply) => tell(reply, Ok(())),
+        Request::GetEntry(_, reply) => tell(reply, Ok(b"<a&b>\xff".to_vec())),
+        Request::GetTable(_, _, reply) => {
+            let row = Row {
+                key: "k".to_owned(),
+                value: b"\x01".to_vec(),
+                owner: "node1".to_owned(),
+            };
+            tell(reply, vec![row]);
+        }
+        Request::NetworkStats(network, reply) => {
+            let stats = (network == "net1").then_some(NetworkStats {
+                entries: 3,
+                queue_len: 1,
+            });
+            tell(reply, stats);
+        }
+        Request::Maps(reply) => {
+            let map = MapSummary {
+                name: "peers".to_owned(),
+                entries: 2,
+                max_entries: 131_072,
+            };
+            tell(reply, Ok(vec![map]));
+        }
+        Request::Map(name, reply) => tell(reply, Ok(peers_map(name))),
+    }
+}
+
+fn peers_map(name: String) -> MapDump {
+    use weft_dataplane::abi::{MapType, OverlayAddress, Peer};
+    let key = OverlayAddress {
+        vni: 4097,
+        ip: [10, 0, 1, 3],
+    };
+    let value = Peer {
+        vtep: [192, 168, 0, 2],
+        mac: [2, 0x42, 10, 0, 1, 3],
+        padding: [0; 2],
+    };
+    let entries = vec![(key.as_bytes().to_vec(), value.as_bytes().to_vec())];
+    MapDump {
+        name,
+        max_entries: 131_072,
+        entries,
+        truncated: false,
+    }
 }
