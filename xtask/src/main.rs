@@ -50,7 +50,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("xtask: {failure}");
+            if !failure.is_told() {
+                eprintln!("xtask: {failure}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -12,6 +12,15 @@ impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Failure(message.into())
     }
+
+    /// A failure that the user has been told of already.
+    pub(crate) fn told() -> Self {
+        Failure(String::new())
+    }
+
+    pub(crate) fn is_told(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl fmt::Display for Failure {

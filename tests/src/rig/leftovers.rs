@@ -55,7 +55,7 @@ fn prefixes() -> BTreeSet<String> {
         .into_iter()
         .flat_map(names_in)
         .filter_map(|name| {
-            let (prefix, _) = name.split_once('_')?;
+            let (prefix, _) = name.split_once('-')?;
             owner(prefix).map(|_| prefix.to_owned())
         })
         .collect()

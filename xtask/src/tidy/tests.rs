@@ -133,6 +133,11 @@ fn modules_say_what_they_are() {
     assert_one("diag/src/a.rs", "use std::fmt;\n", 1, "opens with");
     assert_one("diag/src/a.rs", "\n//! x\nuse std::fmt;\n", 2, "opens with");
     assert_one("diag/src/a.rs", "", 1, "opens with");
+    assert_eq!(
+        findings("diag/src/a/tests.rs", "use super::*;\n"),
+        [""; 0],
+        "its module says what it is"
+    );
 }
 
 #[test]

@@ -104,7 +104,9 @@ struct Network {
 
 fn hosts(rig: &mut Rig) -> Result<()> {
     heading("Three hosts, a daemon on each");
-    note("A host is a network namespace here. On real hosts you would type the same, without --socket.");
+    note(
+        "A host is a network namespace here. On real hosts you would type the same; the demo only adds --socket FILE.",
+    );
     for host in &mut rig.hosts {
         println!("{}# weftd --config {}", host.name(), host.config_file().display());
         host.start()?;
