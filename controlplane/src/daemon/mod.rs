@@ -27,7 +27,7 @@ use weft_core::id::NodeId;
 use weft_core::networkdb;
 use weft_core::node::{Input, Node};
 use weft_core::time::Instant;
-use weft_diag::server::{Ask, DiagnosticServer};
+use weft_diag::{Ask, DiagnosticServer};
 
 /// The host's resolver configuration.
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
