@@ -1,4 +1,5 @@
 //! Real traffic through the programs, on hosts and containers that are wired by hand.
+#![allow(clippy::unwrap_used)]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use weft::dataplane::Hook;
