@@ -74,7 +74,7 @@ impl Datagram {
 
     /// The same packet with IPv4 options.
     pub fn with_options(mut self, options: &[u8]) -> Self {
-        assert!(options.len() % 4 == 0 && options.len() <= 40);
+        assert!(options.len().is_multiple_of(4) && options.len() <= 40);
         self.options = options.to_vec();
         self
     }

@@ -187,13 +187,14 @@ fn accept(listener: &TcpListener) -> Result<(TcpStream, SocketAddr), String> {
 
 /// The bytes of a transfer: a sequence that shows loss, doubling and reordering.
 fn pattern(seed: u32, bytes: usize) -> Vec<u8> {
+    let mut pattern = Vec::with_capacity(bytes + 4);
     let mut state = seed;
-    (0..bytes)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        })
-        .collect()
+    while pattern.len() < bytes {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        pattern.extend(state.to_be_bytes());
+    }
+    pattern.truncate(bytes);
+    pattern
 }
 
 fn send(stream: &mut TcpStream, bytes: usize, seed: u32) -> Result<(), String> {

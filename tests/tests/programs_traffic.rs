@@ -1,4 +1,5 @@
 //! Real traffic through the programs, on hosts and containers that are wired by hand.
+#![allow(clippy::unwrap_used)]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use weft::dataplane::Hook;
@@ -282,6 +283,32 @@ fn two_nodes_carry_all_kinds_of_traffic() {
         all_kinds_of_traffic(&[&first, &second], &alice, &bob);
         all_kinds_of_traffic(&[&first, &second], &alice, &neighbour);
     }
+}
+
+/// An uplink that neither cuts segments itself nor passes whole ones on, as most real ones.
+#[test]
+fn segments_are_cut_before_an_uplink_that_cannot() {
+    let (first, second) = two_hosts();
+    for host in [&first, &second] {
+        host.enter(|| {
+            let features = ["tso", "tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"];
+            for feature in features {
+                run("ethtool", &["-K", "uplink", feature, "off"]);
+            }
+            run("ethtool", &["-K", "uplink", "gro", "on"]);
+        });
+    }
+    let mut first = Host::new(first, UNDERLAY[0], false);
+    let mut second = Host::new(second, UNDERLAY[1], false);
+    let (alice, bob) = (
+        Container::new(&first.namespace, 2),
+        Container::new(&second.namespace, 3),
+    );
+    first.add_endpoint(&alice);
+    second.add_endpoint(&bob);
+    first.add_peer(&bob, UNDERLAY[1]);
+    second.add_peer(&alice, UNDERLAY[0]);
+    all_kinds_of_traffic(&[&first, &second], &alice, &bob);
 }
 
 #[test]

@@ -21,6 +21,7 @@ use attach::Attacher;
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use maps::Maps;
+use std::io;
 use std::path::PathBuf;
 use weft_core::reconcile::Step;
 use weft_core::wanted::MapContents;
@@ -60,7 +61,7 @@ pub enum LoadError {
         source: Box<EbpfError>,
     },
     /// The kernel's verifier refused a program; its whole log is at debug level.
-    #[error("the kernel's verifier refused program {program} of eBPF object {origin}: {line}")]
+    #[error("the kernel's verifier refused program {program} of eBPF object {origin}: {line} ({source})")]
     Verifier {
         /// Which program.
         program: &'static str,
@@ -68,6 +69,8 @@ pub enum LoadError {
         origin: String,
         /// The line of its log that says why.
         line: String,
+        /// The error of the system call.
+        source: io::Error,
     },
     /// A program could not be loaded for another reason.
     #[error("program {program} of eBPF object {origin} cannot be loaded: {source}")]
@@ -239,6 +242,9 @@ fn test_run_context(ifindex: u32) -> [u8; 192] {
     context
 }
 
+/// The verifier gives up with EAGAIN when a signal waits for the process, which says nothing about the program.
+const LOAD_ATTEMPTS: usize = 16;
+
 fn load_object(object: &Object, config: &Config) -> Result<Ebpf, LoadError> {
     let level = log::level(config.log_drops);
     let mut loader = EbpfLoader::new();
@@ -261,7 +267,8 @@ fn load_program(ebpf: &mut Ebpf, object: &Object, hook: Hook) -> Result<(), Load
             LoadError::Verifier {
                 program: hook.program(),
                 origin: object.origin().to_owned(),
-                line: object::decisive_line(&verifier_log.to_string(), &io_error),
+                line: object::decisive_line(&verifier_log.to_string()),
+                source: io_error,
             }
         }
         other => LoadError::Program {
@@ -278,5 +285,11 @@ fn load_program(ebpf: &mut Ebpf, object: &Object, hook: Hook) -> Result<(), Load
         })?
         .try_into()
         .map_err(failed)?;
+    for _ in 1..LOAD_ATTEMPTS {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result.map_err(failed),
+        }
+    }
     program.load().map_err(failed)
 }

@@ -22,3 +22,10 @@ fn the_context_names_the_interface_only() {
     assert_eq!(context[40..44], 0x0102_0304_u32.to_ne_bytes());
     assert!(context[..36].iter().chain(&context[44..]).all(|byte| *byte == 0));
 }
+
+#[test]
+fn a_task_may_own_it_and_move_between_threads() {
+    fn movable<T: Send + 'static>() {}
+    movable::<Dataplane>();
+    movable::<ProgramLog>();
+}
