@@ -113,7 +113,13 @@ impl NetworkDb {
             until: now + REAP_ENTRY,
         };
         let old = self.tables.insert(key.clone(), entry.clone());
-        let message = envelope(MessageType::TableEvent, &table_event(now, change, &key, &entry));
+        let mut event = table_event(now, change, &key, &entry);
+        let mut message = envelope(MessageType::TableEvent, &event);
+        if message.len() > self.table_message_limit() {
+            // The tombstone of a larger value that came by bulk sync: receivers know the value.
+            event.value.clear();
+            message = envelope(MessageType::TableEvent, &event);
+        }
         if let Some(own) = self.own.get_mut(&key.network).filter(|own| !own.at.leaving) {
             own.local.push(Some((key.table.clone(), key.key.clone())), message);
         }

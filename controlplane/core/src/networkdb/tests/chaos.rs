@@ -53,7 +53,7 @@ impl Model {
         let value = self.written.to_be_bytes().to_vec();
         // Which of these is possible depends on what the node has heard so far.
         let _ = simulation.act(node, |db, now| match db.get_entry(SHARED, id, &key).is_ok() {
-            true if value[7] % 3 == 0 => db.delete_entry(now, SHARED, id, &key),
+            true if value[7].is_multiple_of(3) => db.delete_entry(now, SHARED, id, &key),
             true => db.update_entry(now, SHARED, id, &key, value),
             false => db.create_entry(now, SHARED, id, &key, value),
         });
