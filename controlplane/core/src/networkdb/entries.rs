@@ -1,7 +1,7 @@
 //! Reading and writing entries (`spec/networkdb.md` 3.8; errors `spec/diag-api.md` 1.5).
 
 use super::tables::{Entry, EntryKey, MAX_ENTRIES};
-use super::{EntryError, EntryName, NetworkDb, REAP_ENTRY, Row};
+use super::{EntryError, EntryName, LogLevel, NetworkDb, REAP_ENTRY, Row};
 use crate::id::NetworkId;
 use crate::time::{Duration, Instant};
 use crate::wire::gossip::{Change, MessageType, TableEvent, envelope};
@@ -87,6 +87,23 @@ impl NetworkDb {
         })
     }
 
+    /// Somebody tells of an entry of this node that this node does not hold: others wrote or deleted it and left, which took their
+    /// word back here but not where it never arrived. The owner decides: it is gone.
+    pub(super) fn disown(&mut self, now: Instant, key: EntryKey, time: u64) {
+        if self.tables.find(&key).is_some_and(|known| known.time >= time) || self.tables.full() {
+            return;
+        }
+        self.log(
+            LogLevel::Debug,
+            format!(
+                "entry {} in table {} is told of, and this node has deleted it",
+                key.key, key.table
+            ),
+        );
+        // A deletion always fits.
+        let _ = self.write(now, Change::Delete, key, Vec::new());
+    }
+
     fn check_names(&self, table: &str, key: &str) -> Result<(), EntryError> {
         for (what, name) in [("table name", table), ("key", key)] {
             if name.contains('/') || name.len() > MAX_NAME_BYTES {
@@ -124,7 +141,8 @@ impl NetworkDb {
             own.local.push(Some((key.table.clone(), key.key.clone())), message);
         }
         match old {
-            Some(old) if deleted => self.tell_gone(&key, old.value, old.owner),
+            Some(old) if deleted && old.visible() => self.tell_gone(&key, old.value, old.owner),
+            _ if deleted => {}
             _ => self.tell_set(&key, entry.value, entry.owner),
         }
         Ok(())

@@ -440,3 +440,37 @@ fn an_idle_cluster_is_quiet() {
     let sent = simulation.datagrams - before;
     assert!(sent <= 2 * 10 * 61, "{sent} datagrams in a minute");
 }
+
+#[test]
+fn an_entry_that_its_owner_does_not_hold_is_deleted_by_it() {
+    use crate::wire::gossip::{Change, MessageType, TableEvent, envelope};
+    let net = network("net1");
+    let mut simulation = settled(14, 3);
+    let owner = simulation.name(0).to_string();
+    let event = TableEvent {
+        r#type: Change::Create.into(),
+        l_time: 50,
+        node_name: owner.clone(),
+        network_id: "net1".into(),
+        table_name: TABLE.into(),
+        key: "k".into(),
+        value: b"old".to_vec(),
+        residual_reap_time: 0,
+    };
+    let bytes = crate::wire::message::Message::User(envelope(MessageType::TableEvent, &event)).encode();
+    simulation.act(1, |db, now| db.handle(now, Input::Datagram { from: place(2), bytes }));
+    assert_eq!(
+        simulation.rows(1, &net, TABLE),
+        [("k".to_owned(), b"old".to_vec(), owner)]
+    );
+    simulation.run_until(secs(3), "it is gone", |s| {
+        (0..3).all(|n| s.rows(n, &net, TABLE).is_empty())
+    });
+    simulation.run_for(secs(60));
+    assert!((0..3).all(|n| simulation.rows(n, &net, TABLE).is_empty()));
+    let gone = |event: &Event| matches!(event, Event::EntrySet { .. } | Event::EntryGone { .. });
+    assert!(
+        !simulation.nodes[0].events.iter().any(|(_, event)| gone(event)),
+        "its owner never saw it"
+    );
+}
