@@ -1,6 +1,6 @@
 //! What everybody knows: tables per network, owned entries, tombstones, bulk sync (`spec/networkdb.md` 3.5 to 3.12).
 //!
-//! One [`NetworkDb`] per node. It owns its [membership](crate::membership) and speaks with the world by [`Input`]s, [`Effect`]s
+//! One [`NetworkDb`] per node. It owns its [`Membership`] and speaks with the world by [`Input`]s, [`Effect`]s
 //! and one deadline. It ends with [`Effect::Left`], or with the process; a node that comes back is a new one with a new name.
 //!
 //! What it does better than Docker's while speaking with it: names are compared whole and not by prefix, equal Lamport times are
