@@ -238,7 +238,9 @@ impl Membership {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let gossip = (!self.own.is_empty() || !self.user.is_empty()).then_some(self.gossip_at);
+        // Alone, there is nobody to tell; what waits is told to who comes.
+        let to_tell = self.roster.len() > 1 && !(self.own.is_empty() && self.user.is_empty());
+        let gossip = to_tell.then_some(self.gossip_at);
         [
             Some(self.push_pull_at),
             gossip,
@@ -324,11 +326,6 @@ impl Membership {
                 break;
             }
             self.send(member.address, &parts, member.takes_checksum());
-        }
-        // Alone, there is nobody to tell: who comes later gets it all by push/pull.
-        if self.roster.len() == 1 {
-            self.own.clear();
-            self.user.clear();
         }
     }
 

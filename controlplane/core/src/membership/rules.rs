@@ -24,6 +24,8 @@ impl Membership {
             return;
         }
         let was_gone = match self.roster.get(&alive.node) {
+            // Incarnations start at 1.
+            None if alive.incarnation == 0 => return,
             None => true,
             Some(known) => {
                 let moved = known.address != alive.address;

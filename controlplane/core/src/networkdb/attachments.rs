@@ -35,7 +35,9 @@ pub(super) struct Attachment {
 #[derive(Clone, Debug)]
 pub(super) struct OwnNetwork {
     pub(super) at: Attachment,
-    /// Members whose bulk sync is awaited. Until then nothing is relayed.
+    /// How many members have been asked for all their entries since the join.
+    pub(super) asked: usize,
+    /// Members asked when this node joined. Until one has answered, nothing is relayed.
     pub(super) waits: BTreeMap<NodeId, Wait>,
     /// What this node changed.
     pub(super) local: Queue<(Box<str>, Box<str>)>,
@@ -89,6 +91,7 @@ impl NetworkDb {
                 leaving: false,
                 until: now,
             },
+            asked: 0,
             waits: BTreeMap::new(),
             local: Queue::new(MAX_TABLE_BROADCASTS),
             relay: Queue::new(MAX_TABLE_BROADCASTS),
@@ -113,6 +116,7 @@ impl NetworkDb {
         };
         own.waits.clear();
         own.clear_queues();
+        self.ends_at(now + REAP_NETWORK);
         self.announce_attachment(network, Presence::Leave, time);
         self.remove_member(network, &self.name.clone());
         let keys: Vec<_> = self
@@ -178,11 +182,13 @@ impl NetworkDb {
         };
         attachments.insert(network.clone(), at);
         if leaving {
+            self.ends_at(now + REAP_NETWORK);
             self.remove_member(&network, &node);
             self.drop_entries(&node, Some(&network));
             self.stop_waiting_in(&network, &node);
         } else if active {
             self.add_member(&network, &node);
+            self.ask_newcomer(now, &network, &node);
         }
         true
     }
@@ -291,17 +297,25 @@ impl NetworkDb {
     }
 
     pub(super) fn attachments_end(&self) -> Option<Instant> {
-        let own = self.own.values().map(|own| &own.at);
-        let others = self.attachments.values().flat_map(BTreeMap::values);
-        own.chain(others).filter(|at| at.leaving).map(|at| at.until).min()
+        self.attachments_until
+    }
+
+    fn ends_at(&mut self, until: Instant) {
+        self.attachments_until = Some(self.attachments_until.map_or(until, |first| first.min(until)));
     }
 
     pub(super) fn reap_attachments(&mut self, now: Instant) {
+        if self.attachments_until.is_none_or(|until| until > now) {
+            return;
+        }
         self.own.retain(|_, own| !own.at.leaving || own.at.until > now);
         for networks in self.attachments.values_mut() {
             networks.retain(|_, at| !at.leaving || at.until > now);
         }
         self.attachments.retain(|_, networks| !networks.is_empty());
+        let own = self.own.values().map(|own| &own.at);
+        let others = self.attachments.values().flat_map(BTreeMap::values);
+        self.attachments_until = own.chain(others).filter(|at| at.leaving).map(|at| at.until).min();
     }
 
     /// The networks that this node has joined.

@@ -206,9 +206,8 @@ impl NetworkDb {
             Some(Leave::Announcing(_, until)) => return Some(*until),
             Some(Leave::Leaving | Leave::Left) => return None,
         }
-        let failed = self.nodes.values().any(|record| record.state == NodeState::Failed);
         let rejoin = (!cluster.bootstrap.is_empty()).then_some(cluster.rejoin_check_at);
-        let reconnect = (failed && !cluster.reconnecting()).then_some(cluster.reconnect_at);
+        let reconnect = (!self.failed.is_empty() && !cluster.reconnecting()).then_some(cluster.reconnect_at);
         [reconnect, rejoin, cluster.rejoin.map(|(next, _)| next)]
             .into_iter()
             .flatten()
@@ -242,12 +241,10 @@ impl NetworkDb {
         if self.cluster.reconnecting() {
             return;
         }
-        let failed = self
-            .nodes
-            .iter()
-            .filter(|(_, record)| record.state == NodeState::Failed);
-        let failed: Vec<_> = failed.map(|(node, record)| (node.clone(), record.address)).collect();
-        let Some((node, address)) = failed.get(self.random.below(failed.len())).cloned() else {
+        let Some(node) = self.failed.iter().nth(self.random.below(self.failed.len())).cloned() else {
+            return;
+        };
+        let Some(address) = self.nodes.get(&node).map(|record| record.address) else {
             return;
         };
         let state = self.state_for_join();

@@ -1,7 +1,7 @@
 //! Reading and writing entries (`spec/networkdb.md` 3.8; errors `spec/diag-api.md` 1.5).
 
 use super::tables::{Entry, EntryKey, MAX_ENTRIES};
-use super::{EntryError, EntryName, NetworkDb, REAP_ENTRY, Row};
+use super::{EntryError, EntryName, LogLevel, NetworkDb, REAP_ENTRY, Row};
 use crate::id::NetworkId;
 use crate::time::{Duration, Instant};
 use crate::wire::gossip::{Change, MessageType, TableEvent, envelope};
@@ -87,6 +87,23 @@ impl NetworkDb {
         })
     }
 
+    /// Somebody tells of an entry of this node that this node does not hold: others wrote or deleted it and left, which took their
+    /// word back here but not where it never arrived. The owner decides: it is gone.
+    pub(super) fn disown(&mut self, now: Instant, key: EntryKey, time: u64) {
+        if self.tables.find(&key).is_some_and(|known| known.time >= time) || self.tables.full() {
+            return;
+        }
+        self.log(
+            LogLevel::Debug,
+            format!(
+                "entry {} in table {} is told of, and this node has deleted it",
+                key.key, key.table
+            ),
+        );
+        // A deletion always fits.
+        let _ = self.write(now, Change::Delete, key, Vec::new());
+    }
+
     fn check_names(&self, table: &str, key: &str) -> Result<(), EntryError> {
         for (what, name) in [("table name", table), ("key", key)] {
             if name.contains('/') || name.len() > MAX_NAME_BYTES {
@@ -113,12 +130,19 @@ impl NetworkDb {
             until: now + REAP_ENTRY,
         };
         let old = self.tables.insert(key.clone(), entry.clone());
-        let message = envelope(MessageType::TableEvent, &table_event(now, change, &key, &entry));
+        let mut event = table_event(now, change, &key, &entry);
+        let mut message = envelope(MessageType::TableEvent, &event);
+        if message.len() > self.table_message_limit() {
+            // The tombstone of a larger value that came by bulk sync: receivers know the value.
+            event.value.clear();
+            message = envelope(MessageType::TableEvent, &event);
+        }
         if let Some(own) = self.own.get_mut(&key.network).filter(|own| !own.at.leaving) {
             own.local.push(Some((key.table.clone(), key.key.clone())), message);
         }
         match old {
-            Some(old) if deleted => self.tell_gone(&key, old.value, old.owner),
+            Some(old) if deleted && old.visible() => self.tell_gone(&key, old.value, old.owner),
+            _ if deleted => {}
             _ => self.tell_set(&key, entry.value, entry.owner),
         }
         Ok(())

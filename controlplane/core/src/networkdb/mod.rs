@@ -1,6 +1,6 @@
 //! What everybody knows: tables per network, owned entries, tombstones, bulk sync (`spec/networkdb.md` 3.5 to 3.12).
 //!
-//! One [`NetworkDb`] per node. It owns its [membership](crate::membership) and speaks with the world by [`Input`]s, [`Effect`]s
+//! One [`NetworkDb`] per node. It owns its [`Membership`] and speaks with the world by [`Input`]s, [`Effect`]s
 //! and one deadline. It ends with [`Effect::Left`], or with the process; a node that comes back is a new one with a new name.
 //!
 //! What it does better than Docker's while speaking with it: names are compared whole and not by prefix, equal Lamport times are
@@ -36,7 +36,7 @@ use clock::Clock;
 use cluster::Cluster;
 use nodes::NodeRecord;
 use receive::Origin;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sync::BulkStream;
 use tables::{EntryKey, Tables};
 
@@ -75,6 +75,10 @@ pub struct NetworkDb {
     own: BTreeMap<NetworkId, OwnNetwork>,
     /// Live members of each network, this node included, in the order in which they were learnt.
     members: BTreeMap<NetworkId, Vec<NodeId>>,
+    /// When the first ended attachment is forgotten, or earlier.
+    attachments_until: Option<Instant>,
+    /// The nodes that are failed, to be tried again.
+    failed: BTreeSet<NodeId>,
     cluster: Cluster,
     bulk_streams: BTreeMap<StreamId, BulkStream>,
     table_gossip_at: Instant,
@@ -115,6 +119,8 @@ impl NetworkDb {
             attachments: BTreeMap::new(),
             own: BTreeMap::new(),
             members: BTreeMap::new(),
+            attachments_until: None,
+            failed: BTreeSet::new(),
             cluster: Cluster::new(now, advertise, &mut random),
             bulk_streams: BTreeMap::new(),
             table_gossip_at: now + random.stagger(GOSSIP_INTERVAL),

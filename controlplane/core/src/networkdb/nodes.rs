@@ -64,6 +64,7 @@ impl NetworkDb {
                     return;
                 }
                 record.state = NodeState::Active;
+                self.failed.remove(node);
             }
             None => {
                 if self.nodes.len() >= MAX_NODES {
@@ -122,6 +123,7 @@ impl NetworkDb {
         }
         record.state = NodeState::Failed;
         record.until = now + REAP_NODE;
+        self.failed.insert(node.clone());
         self.log(LogLevel::Info, format!("Node {node}/{address}, left gossip cluster"));
         self.log(
             LogLevel::Info,
@@ -147,6 +149,7 @@ impl NetworkDb {
             NodeState::Failed => {}
         }
         record.state = NodeState::Left;
+        self.failed.remove(node);
         if was == NodeState::Active {
             self.log(LogLevel::Info, format!("Node {node}/{address}, left gossip cluster"));
             self.tell(Event::NodeDown {
@@ -217,6 +220,7 @@ impl NetworkDb {
         let gone = |_: &NodeId, record: &mut NodeRecord| record.state != NodeState::Active && record.until <= now;
         let forgotten: Vec<_> = self.nodes.extract_if(.., gone).map(|(node, _)| node).collect();
         for node in forgotten {
+            self.failed.remove(&node);
             self.attachments.remove(&node);
             self.drop_entries(&node, None);
         }
@@ -234,6 +238,7 @@ impl NetworkDb {
             return;
         };
         self.nodes.remove(&oldest);
+        self.failed.remove(&oldest);
         self.attachments.remove(&oldest);
         self.drop_entries(&oldest, None);
     }

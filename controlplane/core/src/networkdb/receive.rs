@@ -126,10 +126,14 @@ impl NetworkDb {
             return;
         }
         let joined = self.own.get(&network).is_some_and(|own| !own.at.leaving);
+        let key = EntryKey::new(&network, &event.table_name, &event.key);
+        if owner == self.name && joined && event.r#type() != Change::Delete {
+            self.disown(now, key, event.l_time);
+            return;
+        }
         if owner == self.name || !joined || !self.is_attached(&owner, &network) {
             return;
         }
-        let key = EntryKey::new(&network, &event.table_name, &event.key);
         let known = self.tables.find(&key);
         // Of two writes at the same time the one of the greater name wins everywhere; Docker's engines keep what came first.
         if known.is_some_and(|known| (known.time, &known.owner) >= (event.l_time, &owner)) {

@@ -44,21 +44,39 @@ impl NetworkDb {
         members.retain(|member| *member != self.name);
         self.random.shuffle(&mut members);
         for (place, node) in members.into_iter().enumerate() {
-            let asks = place < JOIN_SYNC_PEERS;
-            if asks && let Some(own) = self.own.get_mut(network) {
+            if place < JOIN_SYNC_PEERS {
                 let wait = Wait {
                     since: self.table_clock.time(),
                     until: now + BULK_SYNC_TIMEOUT,
                 };
-                own.waits.insert(node.clone(), wait);
-            }
-            let networks = if asks {
-                self.common_networks(&node)
+                if let Some(own) = self.own.get_mut(network) {
+                    own.waits.insert(node.clone(), wait);
+                }
+                self.ask(now, network, &node);
             } else {
-                vec![network.clone()]
-            };
-            self.send_bulk_sync(now, &node, networks, asks, None);
+                self.send_bulk_sync(now, &node, vec![network.clone()], false, None);
+            }
         }
+    }
+
+    /// A member is learnt of: if fewer than enough could be asked when the network was joined, it is asked now.
+    pub(super) fn ask_newcomer(&mut self, now: Instant, network: &NetworkId, node: &NodeId) {
+        if self
+            .own
+            .get(network)
+            .is_some_and(|own| !own.at.leaving && own.asked < JOIN_SYNC_PEERS)
+        {
+            self.ask(now, network, node);
+        }
+    }
+
+    /// Asks a member for all its entries.
+    fn ask(&mut self, now: Instant, network: &NetworkId, node: &NodeId) {
+        if let Some(own) = self.own.get_mut(network) {
+            own.asked += 1;
+        }
+        let networks = self.common_networks(node);
+        self.send_bulk_sync(now, node, networks, true, None);
     }
 
     /// Each network is synced with one random member, together with all other networks that it shares.
@@ -188,7 +206,8 @@ impl NetworkDb {
         self.receive(now, &sync.payload, Origin::Bulk);
         for own in self.own.values_mut() {
             if own.waits.get(&node).is_some_and(|wait| wait.since < sync.l_time) {
-                own.waits.remove(&node);
+                // What one member has is enough to relay on.
+                own.waits.clear();
             }
         }
         if sync.unsolicited && self.is_active(&node) {

@@ -271,7 +271,7 @@ fn datagrams_nest_as_captured() {
     assert_eq!(user.encode(), hex(&format!("08 {body}")));
     let single = hex(&format!("0c 36769aaf 08 {body}"));
     assert_eq!(pack(&[user.encode()], true), single);
-    assert_eq!(unpack(&single).messages, [user.clone()]);
+    assert_eq!(unpack(&single).messages, std::slice::from_ref(&user));
     let double = hex(&format!("0c 1c9b2ef9 07 02 001d 001d 08 {body} 08 {body}"));
     // The second message of the captured datagram is not printed in full, so the checksum of two equal ones differs.
     let ours = pack(&[user.encode(), user.encode()], true);

@@ -53,7 +53,7 @@ impl Model {
         let value = self.written.to_be_bytes().to_vec();
         // Which of these is possible depends on what the node has heard so far.
         let _ = simulation.act(node, |db, now| match db.get_entry(SHARED, id, &key).is_ok() {
-            true if value[7] % 3 == 0 => db.delete_entry(now, SHARED, id, &key),
+            true if value[7].is_multiple_of(3) => db.delete_entry(now, SHARED, id, &key),
             true => db.update_entry(now, SHARED, id, &key, value),
             false => db.create_entry(now, SHARED, id, &key, value),
         });
@@ -119,9 +119,12 @@ fn churn(seed: u64, count: usize) {
 fn check(seed: u64, simulation: &mut Simulation, model: &Model, id: &NetworkId) {
     let running = simulation.running();
     let expected = model.expected(simulation);
+    // The last one was started after others had died. What those wrote over shared rows it cannot take, for it never knew them:
+    // Docker's protocol lets no entry in whose owner is unknown. The others hold it for their return.
+    let (_, veterans) = running.split_last().expect("nodes");
     let agree = |s: &Simulation| {
         running.iter().all(|node| s.rows(*node, id, TABLE) == expected)
-            && running
+            && veterans
                 .iter()
                 .all(|node| s.rows(*node, id, SHARED) == s.rows(running[0], id, SHARED))
     };
@@ -141,6 +144,8 @@ fn check(seed: u64, simulation: &mut Simulation, model: &Model, id: &NetworkId) 
             "seed {seed}: node {node} ({peers} peers of {}) misses {missing:?} and has {surplus:?}",
             running.len()
         );
+    }
+    for node in veterans {
         let (shared, first) = (
             simulation.rows(*node, id, SHARED),
             simulation.rows(running[0], id, SHARED),
@@ -149,7 +154,7 @@ fn check(seed: u64, simulation: &mut Simulation, model: &Model, id: &NetworkId) 
     }
     // Nothing that was deleted returns later.
     simulation.run_for(secs(90));
-    for node in running {
+    for node in running.iter().copied() {
         let rows = simulation.rows(node, id, TABLE);
         let returned: Vec<_> = rows.iter().filter(|(key, ..)| model.deleted.contains(key)).collect();
         assert!(returned.is_empty(), "seed {seed}: node {node} has {returned:?} again");
@@ -166,7 +171,7 @@ fn fifty_nodes_agree_after_loss_partition_and_crashes() {
 
 #[test]
 fn small_clusters_agree_under_many_seeds() {
-    for seed in 100..112 {
+    for seed in 100..130 {
         churn(seed, 3 + (seed as usize % 6));
     }
 }
