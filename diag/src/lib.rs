@@ -1,6 +1,6 @@
 //! Asking a running node: the diagnostic server of Docker's network diagnostic API, and more.
 //!
-//! A [`Request`] and its reply slot is all that the daemon sees of it. [`DiagnosticServer`] turns HTTP into requests and answers into
+//! A [`Request`] and its reply slot is all that the daemon sees of it. [`server`] turns HTTP into requests and answers into
 //! Docker's texts; [`client`] is the command `diagnosticClient`, which also asks Docker engines.
 
 pub mod client;
@@ -10,9 +10,7 @@ mod handlers;
 mod maps;
 mod reply;
 mod routes;
-mod server;
-
-pub use server::{DiagnosticServer, serve};
+pub mod server;
 
 use std::net::IpAddr;
 use tokio::sync::oneshot;

@@ -37,10 +37,11 @@ type Sending = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// Sends requests to the daemon; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Ask(Arc<dyn Fn(Request) -> Sending + Send + Sync>);
+pub struct Ask(Arc<dyn Fn(Request) -> Sending + Send + Sync>);
 
 impl Ask {
-    fn new<F, S>(send: F) -> Ask
+    /// `send` hands a request to the daemon, waiting while its queue is full; it says false when the daemon is stopping.
+    pub fn new<F, S>(send: F) -> Ask
     where
         F: Fn(Request) -> S + Send + Sync + 'static,
         S: Future<Output = bool> + Send + 'static,
@@ -81,25 +82,12 @@ struct Running {
 }
 
 impl DiagnosticServer {
-    /// A server that is off. `send` hands a request to the daemon, waiting while its queue is full; it says false when the daemon
-    /// is stopping.
-    pub fn new<F, S>(send: F) -> DiagnosticServer
-    where
-        F: Fn(Request) -> S + Send + Sync + 'static,
-        S: Future<Output = bool> + Send + 'static,
-    {
+    /// A server that is off.
+    pub fn new(ask: Ask) -> DiagnosticServer {
         DiagnosticServer {
-            ask: Ask::new(send),
+            ask,
             running: None,
             closing: None,
-        }
-    }
-
-    /// Starts or stops as the configuration says: 0 is off. Returns at once, so that the daemon can go on answering.
-    pub fn apply(&mut self, network_diagnostic_port: u16) {
-        match network_diagnostic_port {
-            0 => self.disable(),
-            port => self.start(port),
         }
     }
 
@@ -128,17 +116,8 @@ impl DiagnosticServer {
         });
     }
 
-    /// Stops listening, and returns when the port is free. Requests in flight are still answered if the daemon answers them.
-    pub async fn stop(&mut self) {
-        self.disable();
-        if let Some(closed) = self.closing.take() {
-            // It ends by being dropped.
-            let _ = closed.await;
-        }
-    }
-
-    /// Stops listening; returns at once.
-    fn disable(&mut self) {
+    /// Stops listening; returns at once, so that the daemon can answer the requests in flight. The port may be started again.
+    pub fn stop(&mut self) {
         let was_enabled = self.port().is_some();
         if let Some(Running { stop, closed, .. }) = self.running.take() {
             drop(stop);
@@ -184,14 +163,9 @@ async fn run(
     }
 }
 
-/// Serves the API on `listener` until `shutdown` ends, then answers what is in flight and returns. `send` as in
-/// [`DiagnosticServer::new`].
-pub async fn serve<F, S>(listener: TcpListener, send: F, shutdown: impl Future<Output = ()>)
-where
-    F: Fn(Request) -> S + Send + Sync + 'static,
-    S: Future<Output = bool> + Send + 'static,
-{
-    accept(listener, Ask::new(send), shutdown).await.finish().await;
+/// Serves the API on `listener` until `shutdown` ends, then answers what is in flight and returns.
+pub async fn serve(listener: TcpListener, ask: Ask, shutdown: impl Future<Output = ()>) {
+    accept(listener, ask, shutdown).await.finish().await;
 }
 
 /// Open connections, and the word to finish them.

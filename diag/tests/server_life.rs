@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use support::{PATIENCE, answer, asking, try_exchange};
 use tracing_subscriber::fmt::MakeWriter;
-use weft_diag::DiagnosticServer;
+use weft_diag::server::DiagnosticServer;
 
 /// A log in memory.
 #[derive(Clone, Default)]
@@ -78,6 +78,15 @@ async fn until(what: &str, log: &Logged, mut reached: impl FnMut() -> bool) {
     }
 }
 
+/// Waits, with a deadline, until nobody listens on the port.
+async fn until_free(port: u16) {
+    let deadline = Instant::now() + PATIENCE;
+    while TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
+        assert!(Instant::now() < deadline, "port {port} is not free");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 /// `GET path` beside the runtime; none while nobody listens.
 async fn get_beside(port: u16, path: &'static str) -> Option<String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -118,11 +127,11 @@ fn it_starts_and_stops_as_docker_logs_it() {
         server.start(free_port());
         assert!(log.contains("The server is already up and running"), "{}", log.text());
         assert_eq!(server.port(), Some(port));
-        server.apply(0);
+        server.stop();
         assert_eq!(server.port(), None);
         assert!(log.contains("Disabling the diagnostic server"), "{}", log.text());
         // The port is taken over although the old server may still be closing.
-        server.apply(port);
+        server.start(port);
         until("the second start", log, || {
             log.text().matches("Starting the diagnostic server").count() == 2
         })
@@ -130,12 +139,9 @@ fn it_starts_and_stops_as_docker_logs_it() {
         while get_beside(port, "/ready").await.is_none() {
             assert!(server.port().is_some(), "{}", log.text());
         }
-        server.stop().await;
-        assert!(
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok(),
-            "the port is free again"
-        );
-        server.stop().await;
+        server.stop();
+        until_free(port).await;
+        server.stop();
         assert_eq!(log.text().matches("Disabling").count(), 2, "{}", log.text());
         assert!(!log.contains("ListenAndServe"), "{}", log.text());
     });
@@ -150,7 +156,7 @@ fn a_taken_port_is_logged_and_the_server_is_off() {
         until("the end of the server", log, || server.port().is_none()).await;
         let error = format!("ListenAndServe error: listen tcp 127.0.0.1:{port}: bind: Address already in use");
         assert!(log.contains(&error), "{}", log.text());
-        server.stop().await;
+        server.stop();
         assert!(!log.contains("Disabling"), "{}", log.text());
         drop(taken);
         server.start(port);
@@ -233,11 +239,8 @@ fn a_request_in_flight_is_answered_after_the_stop() {
         }
         let reply = tokio::spawn(get_beside(port, "/networkstats?nid=net1"));
         let request = requests.recv().await.expect("the request");
-        server.stop().await;
-        assert!(
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok(),
-            "the port is free again"
-        );
+        server.stop();
+        until_free(port).await;
         answer(request);
         assert_eq!(
             reply.await.expect("no panic").as_deref(),

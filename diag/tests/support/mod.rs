@@ -3,10 +3,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use weft_diag::{MapDump, MapSummary, NetworkStats, Peer, ReplyTo, Request, Row, serve};
+use weft_diag::server::{Ask, serve};
+use weft_diag::{MapDump, MapSummary, NetworkStats, Peer, ReplyTo, Request, Row};
 
 /// The longest that a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,20 +69,14 @@ impl Drop for Server {
 }
 
 /// A way to ask, and where the requests arrive.
-pub(crate) fn asking() -> (
-    impl Fn(Request) -> Sending + Send + Sync + 'static,
-    mpsc::Receiver<Request>,
-) {
+pub(crate) fn asking() -> (Ask, mpsc::Receiver<Request>) {
     let (send, receive) = mpsc::channel(16);
-    let ask = move |request| -> Sending {
+    let ask = Ask::new(move |request| {
         let send = send.clone();
-        Box::pin(async move { send.send(request).await.is_ok() })
-    };
+        async move { send.send(request).await.is_ok() }
+    });
     (ask, receive)
 }
-
-/// A request on its way.
-pub(crate) type Sending = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// A reply, taken apart.
 #[derive(Debug)]
