@@ -1,7 +1,7 @@
 //! The measures: what each does to an arrangement, and the figures that it yields.
 
 use crate::arrangement::{Arrangement, Topology};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::load::request_response::RoundTrips;
 use crate::load::{connections, live_frames, request_response, tcp_stream, udp_flood};
 use crate::options::Options;
