@@ -27,7 +27,7 @@ use weft_core::id::NodeId;
 use weft_core::networkdb;
 use weft_core::node::{Input, Node};
 use weft_core::time::Instant;
-use weft_diag::DiagnosticServer;
+use weft_diag::server::{Ask, DiagnosticServer};
 
 /// The host's resolver configuration.
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -94,10 +94,10 @@ impl Daemon {
         let started = Deadline::now();
         let node = new_node(Instant::ZERO, &parts.config, parts.advertise, parts.vtep)?;
         let asking = handle.clone();
-        let diagnostics = DiagnosticServer::new(move |request| {
+        let diagnostics = DiagnosticServer::new(Ask::new(move |request| {
             let handle = asking.clone();
             async move { handle.tell(Command::Diagnose(request)).await }
-        });
+        }));
         let mut daemon = Daemon {
             config: parts.config,
             handle,
@@ -154,7 +154,7 @@ impl Daemon {
                 }
             }
         }
-        self.diagnostics.stop().await;
+        self.diagnostics.stop();
     }
 
     fn now(&self) -> Instant {
@@ -240,7 +240,10 @@ impl Daemon {
             Ok(reloadable) => {
                 tracing::info!("configuration read again");
                 self.config.network_diagnostic_port = reloadable.network_diagnostic_port;
-                self.diagnostics.apply(reloadable.network_diagnostic_port);
+                match reloadable.network_diagnostic_port {
+                    0 => self.diagnostics.stop(),
+                    port => self.diagnostics.start(port),
+                }
             }
             Err(error) => tracing::error!(%error, "configuration not read again, nothing changed"),
         }
