@@ -89,15 +89,22 @@ impl Client {
     }
 
     fn broken(&self, error: impl ToString) -> ClientError {
-        ClientError::Broken { socket: self.socket.clone(), message: error.to_string() }
+        ClientError::Broken {
+            socket: self.socket.clone(),
+            message: error.to_string(),
+        }
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
-            .map_err(|source| ClientError::Connect { socket: self.socket.clone(), source })?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error))?;
+            .map_err(|source| ClientError::Connect {
+                socket: self.socket.clone(),
+                source,
+            })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.broken(error))?;
         let driver = tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -108,9 +115,16 @@ impl Client {
             .map_err(|error| self.broken(error))?;
         let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|error| self.broken(error))?;
+        let body = Limited::new(response.into_body(), MAX_BODY)
+            .collect()
+            .await
+            .map_err(|error| self.broken(error))?;
         driver.abort();
-        if status.is_success() { Ok(body.to_bytes()) } else { Err(refusal(status, &body.to_bytes())) }
+        if status.is_success() {
+            Ok(body.to_bytes())
+        } else {
+            Err(refusal(status, &body.to_bytes()))
+        }
     }
 }
 
@@ -119,7 +133,10 @@ fn refusal(status: StatusCode, body: &[u8]) -> ClientError {
         .ok()
         .and_then(|value| value.get("message")?.as_str().map(str::to_owned))
         .unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    ClientError::Refused { status: status.as_u16(), message }
+    ClientError::Refused {
+        status: status.as_u16(),
+        message,
+    }
 }
 
 /// A text as one segment of a path (RFC 3986 section 2.1): everything but unreserved characters is escaped.

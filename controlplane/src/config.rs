@@ -72,7 +72,10 @@ pub struct AddressPools {
 impl Default for AddressPools {
     /// Docker's: /24 subnets of 10.0.0.0/8 (`spec/ipam.md` 6.1).
     fn default() -> Self {
-        AddressPools { subnets: vec![Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8)], mask_length: 24 }
+        AddressPools {
+            subnets: vec![Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8)],
+            mask_length: 24,
+        }
     }
 }
 
@@ -136,24 +139,44 @@ impl Config {
 
     fn combine(file: File, flags: &Flags, path: PathBuf, file_named: bool) -> Result<Config, ConfigError> {
         let port = |key, from_flag: Option<u32>, from_file: Option<u32>, default| {
-            from_flag.or(from_file).map_or(Ok(default), |port| checked_port(key, port))
+            from_flag
+                .or(from_file)
+                .map_or(Ok(default), |port| checked_port(key, port))
         };
         Ok(Config {
             node_name: node_name(flags.node_name.clone().or(file.node_name))?,
-            data_dir: flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "/var/lib/weft".into()),
+            data_dir: flags
+                .data_dir
+                .clone()
+                .or(file.data_dir)
+                .unwrap_or_else(|| "/var/lib/weft".into()),
             listen_addr: address("listen-addr", flags.listen_addr.as_ref().or(file.listen_addr.as_ref()))?
                 .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            advertise_addr: unicast("advertise-addr", flags.advertise_addr.as_ref().or(file.advertise_addr.as_ref()))?,
-            data_path_addr: unicast("data-path-addr", flags.data_path_addr.as_ref().or(file.data_path_addr.as_ref()))?,
+            advertise_addr: unicast(
+                "advertise-addr",
+                flags.advertise_addr.as_ref().or(file.advertise_addr.as_ref()),
+            )?,
+            data_path_addr: unicast(
+                "data-path-addr",
+                flags.data_path_addr.as_ref().or(file.data_path_addr.as_ref()),
+            )?,
             data_path_port: port("data-path-port", flags.data_path_port, file.data_path_port, VXLAN_PORT)?,
             gossip_port: port("gossip-port", flags.gossip_port, file.gossip_port, GOSSIP_PORT)?,
             cluster_port: port("cluster-port", flags.cluster_port, file.cluster_port, CLUSTER_PORT)?,
             uplink: flags.uplink.clone().or(file.uplink),
             default_addr_pools: file::pools(file.default_addr_pools)?,
             network_diagnostic_port: diagnostic_port(flags.network_diagnostic_port.or(file.network_diagnostic_port))?,
-            api_socket: flags.api_socket.clone().or(file.api_socket).unwrap_or_else(|| "/run/weft/weft.sock".into()),
+            api_socket: flags
+                .api_socket
+                .clone()
+                .or(file.api_socket)
+                .unwrap_or_else(|| "/run/weft/weft.sock".into()),
             bpf_object: flags.bpf_object.clone().or(file.bpf_object),
-            bpf_pin_dir: flags.bpf_pin_dir.clone().or(file.bpf_pin_dir).unwrap_or_else(|| "/sys/fs/bpf/weft".into()),
+            bpf_pin_dir: flags
+                .bpf_pin_dir
+                .clone()
+                .or(file.bpf_pin_dir)
+                .unwrap_or_else(|| "/sys/fs/bpf/weft".into()),
             pidfile: flags.pidfile.clone().or(file.pidfile),
             log_level: log_level(flags.log_level.clone().or(file.log_level))?,
             file: path,
@@ -164,7 +187,9 @@ impl Config {
     /// Reads the file again. A bad file changes nothing.
     pub fn reload(&self) -> Result<Reloadable, ConfigError> {
         let file = File::read(&self.file, self.file_named)?;
-        Ok(Reloadable { network_diagnostic_port: diagnostic_port(file.network_diagnostic_port)? })
+        Ok(Reloadable {
+            network_diagnostic_port: diagnostic_port(file.network_diagnostic_port)?,
+        })
     }
 
     /// Writes the process id, if a pidfile is wanted; it goes when the guard is dropped.
@@ -193,7 +218,11 @@ impl Drop for Pidfile {
 fn checked_port(key: &'static str, port: u32) -> Result<u16, ConfigError> {
     match u16::try_from(port) {
         Ok(port) if port != 0 => Ok(port),
-        _ => Err(ConfigError::Value { key, value: port.to_string(), rule: "a port from 1 to 65535 is wanted".to_owned() }),
+        _ => Err(ConfigError::Value {
+            key,
+            value: port.to_string(),
+            rule: "a port from 1 to 65535 is wanted".to_owned(),
+        }),
     }
 }
 
@@ -235,14 +264,22 @@ fn node_name(name: Option<String>) -> Result<String, ConfigError> {
         None => nix::unistd::gethostname()
             .ok()
             .and_then(|name| name.into_string().ok())
-            .ok_or_else(|| ConfigError::Value { key: "node-name", value: String::new(), rule: "is not set, and the host has no name".to_owned() })?,
+            .ok_or_else(|| ConfigError::Value {
+                key: "node-name",
+                value: String::new(),
+                rule: "is not set, and the host has no name".to_owned(),
+            })?,
     };
     let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if (1..=64).contains(&name.len()) && name.chars().all(valid) {
         Ok(name)
     } else {
         let rule = "1 to 64 letters, digits, '-', '_' and '.' are wanted".to_owned();
-        Err(ConfigError::Value { key: "node-name", value: name, rule })
+        Err(ConfigError::Value {
+            key: "node-name",
+            value: name,
+            rule,
+        })
     }
 }
 
@@ -252,7 +289,11 @@ fn log_level(level: Option<String>) -> Result<String, ConfigError> {
         Ok(level)
     } else {
         let rule = "trace, debug, info, warn or error is wanted".to_owned();
-        Err(ConfigError::Value { key: "log-level", value: level, rule })
+        Err(ConfigError::Value {
+            key: "log-level",
+            value: level,
+            rule,
+        })
     }
 }
 

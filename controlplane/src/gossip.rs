@@ -153,7 +153,10 @@ impl Sockets {
                 Ok(Ok(Some(bytes))) => Input::StreamReply { stream, bytes },
                 Ok(Ok(None)) => return,
                 Ok(Err(error)) => Input::StreamFailed { stream, error },
-                Err(_) => Input::StreamFailed { stream, error: format!("dial tcp {to}: i/o timeout") },
+                Err(_) => Input::StreamFailed {
+                    stream,
+                    error: format!("dial tcp {to}: i/o timeout"),
+                },
             };
             // The daemon is stopping when nobody listens.
             let _ = sender.send(Event { input, answer: None }).await;
@@ -162,14 +165,25 @@ impl Sockets {
 }
 
 async fn exchange(to: SocketAddr, bytes: &[u8], expects_reply: bool) -> Result<Option<Vec<u8>>, String> {
-    let mut stream = TcpStream::connect(to).await.map_err(|error| format!("dial tcp {to}: {}", dial_error(&error)))?;
-    stream.write_all(bytes).await.map_err(|error| format!("write tcp {to}: {error}"))?;
+    let mut stream = TcpStream::connect(to)
+        .await
+        .map_err(|error| format!("dial tcp {to}: {}", dial_error(&error)))?;
+    stream
+        .write_all(bytes)
+        .await
+        .map_err(|error| format!("write tcp {to}: {error}"))?;
     if !expects_reply {
         // Without the shutdown a close with unread bytes could reset the connection before the peer has read.
-        stream.shutdown().await.map_err(|error| format!("write tcp {to}: {error}"))?;
+        stream
+            .shutdown()
+            .await
+            .map_err(|error| format!("write tcp {to}: {error}"))?;
         return Ok(None);
     }
-    read_message(&mut stream).await.map(Some).map_err(|error| format!("read tcp {to}: {error}"))
+    read_message(&mut stream)
+        .await
+        .map(Some)
+        .map_err(|error| format!("read tcp {to}: {error}"))
 }
 
 /// The words that Docker's engine uses (`spec/diag-api.md` 1.5).
@@ -194,7 +208,10 @@ async fn read_message(stream: &mut TcpStream) -> Result<Vec<u8>, String> {
             Completeness::More => {}
         }
         if stream.read_buf(&mut message).await.map_err(|error| error.to_string())? == 0 {
-            return Err(format!("the connection was closed after {} bytes of a message", message.len()));
+            return Err(format!(
+                "the connection was closed after {} bytes of a message",
+                message.len()
+            ));
         }
     }
 }
@@ -203,7 +220,9 @@ async fn accept(listener: TcpListener, sender: mpsc::Sender<Event>) {
     let inbound = Arc::new(Semaphore::new(MAX_INBOUND));
     let mut next = FIRST_INBOUND;
     loop {
-        let Ok(permit) = Arc::clone(&inbound).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&inbound).acquire_owned().await else {
+            return;
+        };
         let (mut stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -221,8 +240,18 @@ async fn accept(listener: TcpListener, sender: mpsc::Sender<Event>) {
             let served = timeout(EXCHANGE_TIMEOUT, async {
                 let bytes = read_message(&mut stream).await?;
                 let (answer, answered) = oneshot::channel();
-                let input = Input::StreamRequest { stream: id, from, bytes };
-                sender.send(Event { input, answer: Some((id, answer)) }).await.map_err(|_| "stopping".to_owned())?;
+                let input = Input::StreamRequest {
+                    stream: id,
+                    from,
+                    bytes,
+                };
+                sender
+                    .send(Event {
+                        input,
+                        answer: Some((id, answer)),
+                    })
+                    .await
+                    .map_err(|_| "stopping".to_owned())?;
                 if let Ok(Some(reply)) = answered.await {
                     stream.write_all(&reply).await.map_err(|error| error.to_string())?;
                     stream.shutdown().await.map_err(|error| error.to_string())?;

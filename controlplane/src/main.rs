@@ -1,10 +1,10 @@
 //! `weftd`: the daemon, one per host.
 
+use clap::Parser;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use weft::api;
-use clap::Parser;
 use weft::config::{Config, Flags};
 use weft::daemon::{Command, Daemon, Handle, Parts};
 use weft::dataplane::{self, Dataplane, Hook};
@@ -37,7 +37,11 @@ fn main() -> ExitCode {
 
 fn init_log(config: &Config) {
     let filter = tracing_subscriber::EnvFilter::new(&config.log_level);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
 }
 
 /// Two worker threads: the daemon's loop, and everything that waits for the kernel or for others.
@@ -48,7 +52,13 @@ async fn run(config: Config) -> Result<(), String> {
     let vtep = data_path_address(&config, advertise)?;
     let uplink = match &config.uplink {
         Some(name) => name.clone(),
-        None => netlink.default_uplink(Some(vtep)).await.map_err(|error| error.to_string())?.ifname,
+        None => {
+            netlink
+                .default_uplink(Some(vtep))
+                .await
+                .map_err(|error| error.to_string())?
+                .ifname
+        }
     };
     let sockets = Sockets::bind(SocketAddr::new(config.listen_addr, config.gossip_port))?;
     let store = NodeStore::open(&config.data_dir).map_err(|error| error.to_string())?;
@@ -58,10 +68,23 @@ async fn run(config: Config) -> Result<(), String> {
     let _pidfile = config.write_pidfile().map_err(|error| error.to_string())?;
 
     let (handle, commands) = Handle::new();
-    let (interrupt, terminate) = (stop_signal(SignalKind::interrupt())?, stop_signal(SignalKind::terminate())?);
+    let (interrupt, terminate) = (
+        stop_signal(SignalKind::interrupt())?,
+        stop_signal(SignalKind::terminate())?,
+    );
     tokio::spawn(reload_on_hangup(stop_signal(SignalKind::hangup())?, handle.clone()));
     tracing::info!(node = config.node_name, %advertise, %vtep, uplink, attach = dataplane.attach_mode().as_str(), "weftd {}", env!("CARGO_PKG_VERSION"));
-    let parts = Parts { config, advertise, vtep, uplink, dataplane, sockets, store, netlink, underlay };
+    let parts = Parts {
+        config,
+        advertise,
+        vtep,
+        uplink,
+        dataplane,
+        sockets,
+        store,
+        netlink,
+        underlay,
+    };
     let daemon = Daemon::start(parts, handle.clone()).await?;
     let (stop_api, api_stopped) = tokio::sync::oneshot::channel::<()>();
     let api = tokio::spawn(api::serve(listener, handle, async move {
@@ -103,7 +126,9 @@ async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: &str) -> Res
     })
     .map_err(|error| error.to_string())?;
     let ifindex = netlink.ifindex(uplink).await.map_err(|error| error.to_string())?;
-    dataplane.attach(Hook::Uplink, ifindex).map_err(|error| error.to_string())?;
+    dataplane
+        .attach(Hook::Uplink, ifindex)
+        .map_err(|error| error.to_string())?;
     match netlink.ensure_gro_device(config.data_path_port).await {
         Ok(outcome) => tracing::debug!(?outcome, "device for receive offload of VXLAN"),
         // Without it packets still flow, one by one.

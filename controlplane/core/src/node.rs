@@ -236,7 +236,10 @@ impl Node {
 
     /// When [`Node::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.gossip.poll_timeout(), self.due, self.settling_until].into_iter().flatten().min()
+        [self.gossip.poll_timeout(), self.due, self.settling_until]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next thing to do.
@@ -365,7 +368,13 @@ impl Node {
 
     fn publish(&mut self, now: Instant, endpoint: &Endpoint) {
         let Some(network) = self.networks.get(&endpoint.network) else {
-            self.log(LogLevel::Error, format!("endpoint {} is on network {}, which is not known", endpoint.id, endpoint.network));
+            self.log(
+                LogLevel::Error,
+                format!(
+                    "endpoint {} is on network {}, which is not known",
+                    endpoint.id, endpoint.network
+                ),
+            );
             return;
         };
         let peer = PeerRecord {
@@ -387,7 +396,9 @@ impl Node {
     }
 
     fn detach(&mut self, now: Instant, id: &EndpointId) {
-        let Some(endpoint) = self.endpoints.remove(id) else { return };
+        let Some(endpoint) = self.endpoints.remove(id) else {
+            return;
+        };
         for table in [ENDPOINT_TABLE, PEER_TABLE] {
             if let Err(error) = self.gossip.delete_entry(now, table, &endpoint.network, id.as_str()) {
                 self.log(LogLevel::Warn, error.to_string());
@@ -415,9 +426,17 @@ impl Node {
         while let Some(effect) = self.gossip.poll_effect() {
             let effect = match effect {
                 networkdb::Effect::Datagram { to, bytes } => Effect::Datagram { to, bytes },
-                networkdb::Effect::OpenStream { stream, to, bytes, expects_reply } => {
-                    Effect::OpenStream { stream, to, bytes, expects_reply }
-                }
+                networkdb::Effect::OpenStream {
+                    stream,
+                    to,
+                    bytes,
+                    expects_reply,
+                } => Effect::OpenStream {
+                    stream,
+                    to,
+                    bytes,
+                    expects_reply,
+                },
                 networkdb::Effect::Reply { stream, bytes } => Effect::Reply { stream, bytes },
                 networkdb::Effect::Close { stream } => Effect::Close { stream },
                 networkdb::Effect::Joined { request, result } => {
@@ -448,7 +467,8 @@ impl Node {
         self.zones = Zones::new();
         for (id, on_network) in &services.networks {
             if let Some(network) = self.networks.get(id) {
-                self.zones.set(id.clone(), network.name.clone(), on_network.names.clone());
+                self.zones
+                    .set(id.clone(), network.name.clone(), on_network.names.clone());
             }
         }
         let (wanted, vteps) = self.compute(&overlay, &services);
@@ -464,7 +484,11 @@ impl Node {
             self.effects.push_back(Effect::ReadMaps);
             return;
         };
-        let target = if self.settling_until.is_some() { keep_others(wanted.contents, present) } else { wanted.contents };
+        let target = if self.settling_until.is_some() {
+            keep_others(wanted.contents, present)
+        } else {
+            wanted.contents
+        };
         let steps = reconcile::steps(&target, present);
         if !steps.is_empty() {
             self.present = Some(target);
@@ -506,7 +530,12 @@ impl Node {
             for row in self.gossip.rows(id, PEER_TABLE) {
                 let (network, endpoint, owner) = (id.clone(), row.key.to_owned(), row.owner.clone());
                 match PeerRecord::decode(row.value) {
-                    Ok(record) => peers.push(PeerRow { network, endpoint, owner, record }),
+                    Ok(record) => peers.push(PeerRow {
+                        network,
+                        endpoint,
+                        owner,
+                        record,
+                    }),
                     Err(error) => {
                         rejected.insert(format!("{PEER_TABLE} row {endpoint} of node {owner}: {error}"));
                     }
@@ -515,7 +544,12 @@ impl Node {
             for row in self.gossip.rows(id, ENDPOINT_TABLE) {
                 let (network, endpoint, owner) = (id.clone(), row.key.to_owned(), row.owner.clone());
                 match EndpointRecord::decode(row.value) {
-                    Ok(record) => endpoints.push(EndpointRow { network, endpoint, owner, record }),
+                    Ok(record) => endpoints.push(EndpointRow {
+                        network,
+                        endpoint,
+                        owner,
+                        record,
+                    }),
                     Err(error) => {
                         rejected.insert(format!("{ENDPOINT_TABLE} row {endpoint} of node {owner}: {error}"));
                     }
@@ -524,7 +558,10 @@ impl Node {
         }
         self.ask_for(unknown);
         for message in rejected.difference(&self.rejected) {
-            self.effects.push_back(Effect::Log { level: LogLevel::Warn, message: message.clone() });
+            self.effects.push_back(Effect::Log {
+                level: LogLevel::Warn,
+                message: message.clone(),
+            });
         }
         self.rejected = rejected;
         (peers, endpoints)
@@ -553,11 +590,17 @@ fn keep_others(mut wanted: MapContents, present: &MapContents) -> MapContents {
         wanted.nodes.entry(*vtep).or_insert(*node);
     }
     for (vip, service) in &present.services {
-        let fewer = wanted.services.get(vip).is_none_or(|new| new.backend_count < service.backend_count);
+        let fewer = wanted
+            .services
+            .get(vip)
+            .is_none_or(|new| new.backend_count < service.backend_count);
         if fewer {
             wanted.services.insert(*vip, *service);
             wanted.backends.retain(|key, _| (key.vni, key.vip) != (vip.vni, vip.ip));
-            let kept = present.backends.iter().filter(|(key, _)| (key.vni, key.vip) == (vip.vni, vip.ip));
+            let kept = present
+                .backends
+                .iter()
+                .filter(|(key, _)| (key.vni, key.vip) == (vip.vni, vip.ip));
             wanted.backends.extend(kept.map(|(key, backend)| (*key, *backend)));
         }
     }

@@ -19,7 +19,10 @@ pub(super) async fn token(State(handle): State<Handle>) -> Result<Json<Token>, R
 }
 
 pub(super) async fn join(State(handle): State<Handle>, Body(body): Body<Join>) -> Result<(), Refusal> {
-    let request = JoinRequest { token: body.join_token, manager: body.remote_addr };
+    let request = JoinRequest {
+        token: body.join_token,
+        manager: body.remote_addr,
+    };
     ask(&handle, |reply| Command::ClusterJoin(request, reply)).await
 }
 
@@ -56,5 +59,7 @@ pub(super) async fn info(State(handle): State<Handle>) -> Result<Json<Info>, Ref
 }
 
 pub(super) async fn version() -> Json<Value> {
-    Json(json!({ "Version": env!("CARGO_PKG_VERSION"), "AbiVersion": ABI_VERSION, "Os": std::env::consts::OS, "Arch": std::env::consts::ARCH }))
+    Json(
+        json!({ "Version": env!("CARGO_PKG_VERSION"), "AbiVersion": ABI_VERSION, "Os": std::env::consts::OS, "Arch": std::env::consts::ARCH }),
+    )
 }

@@ -41,7 +41,10 @@ pub enum BindError {
 
 /// Makes the socket. One that a dead daemon left behind is replaced.
 pub async fn bind(path: &Path) -> Result<UnixListener, BindError> {
-    let io = |source| BindError::Io { path: path.to_owned(), source };
+    let io = |source| BindError::Io {
+        path: path.to_owned(),
+        source,
+    };
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(io)?;
     }
@@ -57,8 +60,14 @@ pub async fn bind(path: &Path) -> Result<UnixListener, BindError> {
 }
 
 /// Serves until `shutdown`, and lets requests in flight end.
-pub async fn serve(listener: UnixListener, handle: Handle, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-    axum::serve(listener, router(handle)).with_graceful_shutdown(shutdown).await
+pub async fn serve(
+    listener: UnixListener,
+    handle: Handle,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router(handle))
+        .with_graceful_shutdown(shutdown)
+        .await
 }
 
 fn router(handle: Handle) -> Router {
@@ -73,7 +82,10 @@ fn router(handle: Handle) -> Router {
         .route("/networks/{network}/disconnect", post(networks::disconnect))
         .route("/services", get(services::list))
         .route("/services/create", post(services::create))
-        .route("/services/{service}", get(services::inspect).merge(delete(services::remove)))
+        .route(
+            "/services/{service}",
+            get(services::inspect).merge(delete(services::remove)),
+        )
         .route("/tasks", get(services::tasks))
         .route("/nodes", get(cluster::nodes))
         .route("/cluster/init", post(cluster::init))

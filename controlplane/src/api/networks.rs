@@ -1,7 +1,9 @@
 //! `/networks`.
 
 use super::reply::{Body, Refusal, ask, ask_manager, ask_plain, timestamp};
-use super::types::{ConfigFrom, Connect, Connected, Container, Created, Disconnect, Ipam, IpamConfig, Network, NetworkCreate, Peer};
+use super::types::{
+    ConfigFrom, Connect, Connected, Container, Created, Disconnect, Ipam, IpamConfig, Network, NetworkCreate, Peer,
+};
 use crate::daemon::{self, Command, Handle, LocalEndpoint, NetworkView};
 use crate::netns::NetnsSpec;
 use axum::Json;
@@ -12,7 +14,9 @@ use weft_core::cluster::{self, Reply, Request};
 
 pub(super) async fn list(State(handle): State<Handle>) -> Result<Json<Vec<Network>>, Refusal> {
     match ask_manager(&handle, Request::NetworkList).await? {
-        Reply::Networks(networks) => Ok(Json(networks.iter().map(|n| network(n, &NetworkView::default())).collect())),
+        Reply::Networks(networks) => Ok(Json(
+            networks.iter().map(|n| network(n, &NetworkView::default())).collect(),
+        )),
         other => Err(Refusal::unexpected(&other)),
     }
 }
@@ -27,13 +31,21 @@ pub(super) async fn inspect(State(handle): State<Handle>, Path(name): Path<Strin
     }
 }
 
-pub(super) async fn create(State(handle): State<Handle>, Body(body): Body<NetworkCreate>) -> Result<(StatusCode, Json<Created>), Refusal> {
+pub(super) async fn create(
+    State(handle): State<Handle>,
+    Body(body): Body<NetworkCreate>,
+) -> Result<(StatusCode, Json<Created>), Refusal> {
     if let Some(driver) = body.driver.filter(|driver| !driver.is_empty() && driver != "overlay") {
-        return Err(Refusal::invalid(format!("driver {driver:?} is not known: overlay is the only driver")));
+        return Err(Refusal::invalid(format!(
+            "driver {driver:?} is not known: overlay is the only driver"
+        )));
     }
     let mut subnets = body.ipam.unwrap_or_default().config;
     if subnets.len() > 1 {
-        return Err(Refusal::invalid(format!("{} subnets were given: a network has one", subnets.len())));
+        return Err(Refusal::invalid(format!(
+            "{} subnets were given: a network has one",
+            subnets.len()
+        )));
     }
     let config = subnets.pop().unwrap_or_default();
     let request = Request::NetworkCreate {
@@ -44,9 +56,13 @@ pub(super) async fn create(State(handle): State<Handle>, Body(body): Body<Networ
         labels: body.labels,
     };
     match ask_manager(&handle, request).await? {
-        Reply::Network(network) => {
-            Ok((StatusCode::CREATED, Json(Created { id: network.id.to_string(), warning: String::new() })))
-        }
+        Reply::Network(network) => Ok((
+            StatusCode::CREATED,
+            Json(Created {
+                id: network.id.to_string(),
+                warning: String::new(),
+            }),
+        )),
         other => Err(Refusal::unexpected(&other)),
     }
 }
@@ -65,7 +81,11 @@ pub(super) async fn connect(
         (Some(name), None, None) => NetnsSpec::Name(name),
         (None, Some(path), None) => NetnsSpec::Path(path),
         (None, None, Some(pid)) => NetnsSpec::Pid(pid),
-        _ => return Err(Refusal::invalid("exactly one of Netns, Path and Pid is wanted".to_owned())),
+        _ => {
+            return Err(Refusal::invalid(
+                "exactly one of Netns, Path and Pid is wanted".to_owned(),
+            ));
+        }
     };
     let request = daemon::Connect {
         network,
@@ -89,7 +109,12 @@ pub(super) async fn disconnect(
     Path(network): Path<String>,
     Body(Disconnect { endpoint }): Body<Disconnect>,
 ) -> Result<StatusCode, Refusal> {
-    ask(&handle, |reply| Command::Disconnect { network, endpoint, reply }).await?;
+    ask(&handle, |reply| Command::Disconnect {
+        network,
+        endpoint,
+        reply,
+    })
+    .await?;
     Ok(StatusCode::OK)
 }
 
@@ -105,7 +130,10 @@ fn network(network: &cluster::Network, view: &NetworkView) -> Network {
         ipam: Ipam {
             driver: "default".to_owned(),
             options: None,
-            config: vec![IpamConfig { subnet: Some(network.subnet.to_string()), gateway: Some(network.gateway) }],
+            config: vec![IpamConfig {
+                subnet: Some(network.subnet.to_string()),
+                gateway: Some(network.gateway),
+            }],
         },
         internal: false,
         attachable: true,
@@ -115,12 +143,22 @@ fn network(network: &cluster::Network, view: &NetworkView) -> Network {
         containers: containers(view),
         options: network.options.clone(),
         labels: network.labels.clone(),
-        peers: view.peers.iter().map(|(name, ip)| Peer { name: name.clone(), ip: *ip }).collect(),
+        peers: view
+            .peers
+            .iter()
+            .map(|(name, ip)| Peer {
+                name: name.clone(),
+                ip: *ip,
+            })
+            .collect(),
     }
 }
 
 fn containers(view: &NetworkView) -> BTreeMap<String, Container> {
-    view.endpoints.iter().map(|endpoint| (endpoint.id.to_string(), container(endpoint))).collect()
+    view.endpoints
+        .iter()
+        .map(|endpoint| (endpoint.id.to_string(), container(endpoint)))
+        .collect()
 }
 
 fn container(endpoint: &LocalEndpoint) -> Container {

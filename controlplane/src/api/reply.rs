@@ -19,19 +19,31 @@ pub(super) struct Refusal(pub(super) Refused);
 
 impl Refusal {
     pub(super) fn not_found(message: String) -> Refusal {
-        Refusal(Refused { kind: RefusedKind::NotFound, message })
+        Refusal(Refused {
+            kind: RefusedKind::NotFound,
+            message,
+        })
     }
 
     pub(super) fn invalid(message: String) -> Refusal {
-        Refusal(Refused { kind: RefusedKind::Invalid, message })
+        Refusal(Refused {
+            kind: RefusedKind::Invalid,
+            message,
+        })
     }
 
     pub(super) fn unexpected(reply: &Reply) -> Refusal {
-        Refusal(Refused { kind: RefusedKind::Failed, message: format!("unexpected answer of the manager: {reply:?}") })
+        Refusal(Refused {
+            kind: RefusedKind::Failed,
+            message: format!("unexpected answer of the manager: {reply:?}"),
+        })
     }
 
     fn stopping() -> Refusal {
-        Refusal(Refused { kind: RefusedKind::Unavailable, message: "the daemon is stopping".to_owned() })
+        Refusal(Refused {
+            kind: RefusedKind::Unavailable,
+            message: "the daemon is stopping".to_owned(),
+        })
     }
 }
 
@@ -57,17 +69,24 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         match Json::<T>::from_request(request, state).await {
             Ok(Json(body)) => Ok(Body(body)),
-            Err(JsonRejection::MissingJsonContentType(_)) => {
-                Err(Refusal::invalid("a body with Content-Type application/json is wanted".to_owned()))
-            }
+            Err(JsonRejection::MissingJsonContentType(_)) => Err(Refusal::invalid(
+                "a body with Content-Type application/json is wanted".to_owned(),
+            )),
             Err(rejection) => Err(Refusal::invalid(rejection.body_text())),
         }
     }
 }
 
 /// Asks the daemon for something that may be refused.
-pub(super) async fn ask<T>(handle: &Handle, command: impl FnOnce(ReplyTo<Result<T, Refused>>) -> Command) -> Result<T, Refusal> {
-    handle.ask(command).await.ok_or_else(Refusal::stopping)?.map_err(Refusal)
+pub(super) async fn ask<T>(
+    handle: &Handle,
+    command: impl FnOnce(ReplyTo<Result<T, Refused>>) -> Command,
+) -> Result<T, Refusal> {
+    handle
+        .ask(command)
+        .await
+        .ok_or_else(Refusal::stopping)?
+        .map_err(Refusal)
 }
 
 /// Asks the daemon for something that it always has.

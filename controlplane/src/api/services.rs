@@ -2,8 +2,8 @@
 
 use super::reply::{Body, Refusal, ask, ask_manager, timestamp};
 use super::types::{
-    EndpointSpec, NetworkTarget, Service, ServiceCreate, ServiceCreated, ServiceEndpoint, ServiceSpec, Task, TaskTemplate, Version,
-    VirtualIp,
+    EndpointSpec, NetworkTarget, Service, ServiceCreate, ServiceCreated, ServiceEndpoint, ServiceSpec, Task,
+    TaskTemplate, Version, VirtualIp,
 };
 use crate::daemon::{Command, Handle};
 use axum::Json;
@@ -36,11 +36,21 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<ServiceCreated>), Refusal> {
     let request = Request::ServiceCreate {
         name: body.name,
-        networks: body.task_template.networks.into_iter().map(|network| network.target).collect(),
+        networks: body
+            .task_template
+            .networks
+            .into_iter()
+            .map(|network| network.target)
+            .collect(),
         mode: body.endpoint_spec.mode,
     };
     match ask_manager(&handle, request).await? {
-        Reply::Service(service) => Ok((StatusCode::CREATED, Json(ServiceCreated { id: service.id.to_string() }))),
+        Reply::Service(service) => Ok((
+            StatusCode::CREATED,
+            Json(ServiceCreated {
+                id: service.id.to_string(),
+            }),
+        )),
         other => Err(Refusal::unexpected(&other)),
     }
 }
@@ -57,7 +67,10 @@ pub(super) struct TaskFilter {
     service: Option<String>,
 }
 
-pub(super) async fn tasks(State(handle): State<Handle>, Query(filter): Query<TaskFilter>) -> Result<Json<Vec<Task>>, Refusal> {
+pub(super) async fn tasks(
+    State(handle): State<Handle>,
+    Query(filter): Query<TaskFilter>,
+) -> Result<Json<Vec<Task>>, Refusal> {
     let only = match filter.service {
         None => None,
         Some(name) => match ask_manager(&handle, Request::ServiceInspect { service: name }).await? {
@@ -65,8 +78,11 @@ pub(super) async fn tasks(State(handle): State<Handle>, Query(filter): Query<Tas
             other => return Err(Refusal::unexpected(&other)),
         },
     };
-    let ready: BTreeMap<String, bool> =
-        ask(&handle, Command::Nodes).await?.into_iter().map(|node| (node.member.name, node.ready)).collect();
+    let ready: BTreeMap<String, bool> = ask(&handle, Command::Nodes)
+        .await?
+        .into_iter()
+        .map(|node| (node.member.name, node.ready))
+        .collect();
     match ask_manager(&handle, Request::AllocationList).await? {
         Reply::Allocations(all) => {
             let wanted = |a: &&Allocation| a.service.is_some() && (only.is_none() || a.service == only);
@@ -78,7 +94,10 @@ pub(super) async fn tasks(State(handle): State<Handle>, Query(filter): Query<Tas
 
 async fn networks(handle: &Handle) -> Result<BTreeMap<NetworkId, Network>, Refusal> {
     match ask_manager(handle, Request::NetworkList).await? {
-        Reply::Networks(networks) => Ok(networks.into_iter().map(|network| (network.id.clone(), network)).collect()),
+        Reply::Networks(networks) => Ok(networks
+            .into_iter()
+            .map(|network| (network.id.clone(), network))
+            .collect()),
         other => Err(Refusal::unexpected(&other)),
     }
 }
@@ -86,7 +105,10 @@ async fn networks(handle: &Handle) -> Result<BTreeMap<NetworkId, Network>, Refus
 fn service(service: &cluster::Service, networks: &BTreeMap<NetworkId, Network>) -> Service {
     let virtual_ip = |(id, vip): (&NetworkId, &Option<std::net::Ipv4Addr>)| {
         let prefix = networks.get(id).map_or(32, |network| network.subnet.prefix_len());
-        vip.map(|vip| VirtualIp { network_id: id.to_string(), address: format!("{vip}/{prefix}") })
+        vip.map(|vip| VirtualIp {
+            network_id: id.to_string(),
+            address: format!("{vip}/{prefix}"),
+        })
     };
     Service {
         id: service.id.to_string(),
@@ -97,7 +119,11 @@ fn service(service: &cluster::Service, networks: &BTreeMap<NetworkId, Network>) 
             name: service.name.clone(),
             labels: BTreeMap::new(),
             task_template: TaskTemplate {
-                networks: service.networks.keys().map(|id| NetworkTarget { target: id.to_string() }).collect(),
+                networks: service
+                    .networks
+                    .keys()
+                    .map(|id| NetworkTarget { target: id.to_string() })
+                    .collect(),
             },
             endpoint_spec: EndpointSpec { mode: service.mode },
         },

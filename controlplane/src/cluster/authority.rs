@@ -1,8 +1,8 @@
 //! The cluster's certificate authority, on the manager.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -26,7 +26,10 @@ pub struct CertificateError {
 }
 
 fn error(what: &'static str) -> impl Fn(rcgen::Error) -> CertificateError {
-    move |reason| CertificateError { what, reason: reason.to_string() }
+    move |reason| CertificateError {
+        what,
+        reason: reason.to_string(),
+    }
 }
 
 /// Signs the certificates of the cluster's nodes.
@@ -46,14 +49,20 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         set_lifetime(&mut params);
         let certificate = params.self_signed(&key).map_err(error("of the authority"))?;
-        Ok(Authority { certificate_pem: certificate.pem(), issuer: Issuer::new(params, key) })
+        Ok(Authority {
+            certificate_pem: certificate.pem(),
+            issuer: Issuer::new(params, key),
+        })
     }
 
     /// The authority that was stored.
     pub fn load(certificate_pem: &str, key_pem: &str) -> Result<Authority, CertificateError> {
         let key = KeyPair::from_pem(key_pem).map_err(error("key of the authority"))?;
         let issuer = Issuer::from_ca_cert_pem(certificate_pem, key).map_err(error("of the authority"))?;
-        Ok(Authority { certificate_pem: certificate_pem.to_owned(), issuer })
+        Ok(Authority {
+            certificate_pem: certificate_pem.to_owned(),
+            issuer,
+        })
     }
 
     /// Its certificate, PEM.
@@ -92,7 +101,10 @@ pub(super) fn signing_request(node: &str) -> Result<(String, String), Certificat
     let key = KeyPair::generate().map_err(error("key"))?;
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, node);
-    let request = params.serialize_request(&key).and_then(|request| request.pem()).map_err(error("signing request"))?;
+    let request = params
+        .serialize_request(&key)
+        .and_then(|request| request.pem())
+        .map_err(error("signing request"))?;
     Ok((request, key.serialize_pem()))
 }
 
@@ -105,8 +117,10 @@ pub(super) fn node_name(certificate: &CertificateDer<'_>) -> Option<String> {
 
 /// The first certificate of a PEM text, DER.
 pub fn der(pem: &str) -> Result<CertificateDer<'static>, CertificateError> {
-    CertificateDer::from_pem_slice(pem.as_bytes())
-        .map_err(|reason| CertificateError { what: "in PEM", reason: reason.to_string() })
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|reason| CertificateError {
+        what: "in PEM",
+        reason: reason.to_string(),
+    })
 }
 
 fn node_params(params: &mut CertificateParams, node: &str) {

@@ -34,7 +34,10 @@ pub struct ManagerClient {
 impl ManagerClient {
     /// A client that trusts this identity's authority.
     pub fn new(identity: &Identity) -> Result<ManagerClient, TlsError> {
-        Ok(ManagerClient { manager: identity.manager.clone(), tls: Arc::new(member_config(identity)?) })
+        Ok(ManagerClient {
+            manager: identity.manager.clone(),
+            tls: Arc::new(member_config(identity)?),
+        })
     }
 
     /// Asks, and waits for the answer. A connection a request: they are rare, and none can go stale.
@@ -44,18 +47,38 @@ impl ManagerClient {
 }
 
 /// Joins the cluster that the token is for: what the node needs to be a member.
-pub async fn join(token: &str, manager: &str, default_port: u16, name: &str, address: IpAddr) -> Result<Identity, Refused> {
-    let token: JoinToken = token.parse().map_err(|error: super::TokenError| refused(RefusedKind::Invalid, error.to_string()))?;
+pub async fn join(
+    token: &str,
+    manager: &str,
+    default_port: u16,
+    name: &str,
+    address: IpAddr,
+) -> Result<Identity, Refused> {
+    let token: JoinToken = token
+        .parse()
+        .map_err(|error: super::TokenError| refused(RefusedKind::Invalid, error.to_string()))?;
     let manager = with_port(manager, default_port);
     let (csr, key_pem) = signing_request(name).map_err(|error| refused(RefusedKind::Failed, error.to_string()))?;
     let pin = Arc::new(PinnedAuthority::new(token.digest));
     let tls = Arc::new(joiner_config(&pin).map_err(|error| refused(RefusedKind::Failed, error.to_string()))?);
-    let joining = JoinCall { secret: token.secret, name: name.to_owned(), address, csr };
+    let joining = JoinCall {
+        secret: token.secret,
+        name: name.to_owned(),
+        address,
+        csr,
+    };
     let answer: JoinAnswer = call(&manager, &tls, "/v1/join", &joining).await?;
     let Some(authority) = pin.certificate() else {
-        return Err(refused(RefusedKind::Failed, format!("manager {manager} showed no certificate")));
+        return Err(refused(
+            RefusedKind::Failed,
+            format!("manager {manager} showed no certificate"),
+        ));
     };
-    let gossip_peers = answer.gossip.iter().filter_map(|peer| peer.parse::<SocketAddr>().ok()).collect();
+    let gossip_peers = answer
+        .gossip
+        .iter()
+        .filter_map(|peer| peer.parse::<SocketAddr>().ok())
+        .collect();
     Ok(Identity {
         node_name: name.to_owned(),
         member_id: answer.member.id,
@@ -68,25 +91,52 @@ pub async fn join(token: &str, manager: &str, default_port: u16, name: &str, add
 }
 
 fn with_port(manager: &str, default_port: u16) -> String {
-    let has_port = manager.rsplit_once(':').is_some_and(|(host, port)| !host.contains(':') && port.parse::<u16>().is_ok());
-    if has_port { manager.to_owned() } else { format!("{manager}:{default_port}") }
+    let has_port = manager
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.contains(':') && port.parse::<u16>().is_ok());
+    if has_port {
+        manager.to_owned()
+    } else {
+        format!("{manager}:{default_port}")
+    }
 }
 
 /// RFC 7468: base64 in lines of 64 characters.
 fn pem(der: &[u8]) -> String {
     use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .filter_map(|line| std::str::from_utf8(line).ok())
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
 }
 
-async fn call<T: DeserializeOwned>(manager: &str, tls: &Arc<ClientConfig>, path: &str, body: &impl Serialize) -> Result<T, Refused> {
+async fn call<T: DeserializeOwned>(
+    manager: &str,
+    tls: &Arc<ClientConfig>,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<T, Refused> {
     let body = serde_json::to_vec(body).map_err(|error| refused(RefusedKind::Failed, error.to_string()))?;
     let exchange = timeout(REQUEST_TIMEOUT, exchange(manager, Arc::clone(tls), path, body)).await;
-    let (status, answer) = exchange.unwrap_or_else(|_| Err(away(manager, &format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))))?;
+    let (status, answer) = exchange.unwrap_or_else(|_| {
+        Err(away(
+            manager,
+            &format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()),
+        ))
+    })?;
     if status == StatusCode::OK {
-        return serde_json::from_slice(&answer)
-            .map_err(|error| refused(RefusedKind::Failed, format!("manager {manager} answered what is not understood here: {error}")));
+        return serde_json::from_slice(&answer).map_err(|error| {
+            refused(
+                RefusedKind::Failed,
+                format!("manager {manager} answered what is not understood here: {error}"),
+            )
+        });
     }
     let message = serde_json::from_slice::<RefusalAnswer>(&answer).map_or_else(
         |_| format!("manager {manager} answered {status}"),
@@ -95,12 +145,23 @@ async fn call<T: DeserializeOwned>(manager: &str, tls: &Arc<ClientConfig>, path:
     Err(refused(RefusedKind::from_status(status.as_u16()), message))
 }
 
-async fn exchange(manager: &str, tls: Arc<ClientConfig>, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), Refused> {
-    let tcp = TcpStream::connect(manager).await.map_err(|error| away(manager, &error.to_string()))?;
+async fn exchange(
+    manager: &str,
+    tls: Arc<ClientConfig>,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<(StatusCode, Bytes), Refused> {
+    let tcp = TcpStream::connect(manager)
+        .await
+        .map_err(|error| away(manager, &error.to_string()))?;
     let name = ServerName::try_from(MANAGER_NAME).map_err(|error| refused(RefusedKind::Failed, error.to_string()))?;
-    let tls = TlsConnector::from(tls).connect(name, tcp).await.map_err(|error| handshake_failed(manager, &error.to_string()))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|error| away(manager, &error.to_string()))?;
+    let tls = TlsConnector::from(tls)
+        .connect(name, tcp)
+        .await
+        .map_err(|error| handshake_failed(manager, &error.to_string()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
+        .await
+        .map_err(|error| away(manager, &error.to_string()))?;
     let driver = tokio::spawn(connection);
     let outcome = async {
         let request = HttpRequest::post(path)
@@ -108,9 +169,15 @@ async fn exchange(manager: &str, tls: Arc<ClientConfig>, path: &str, body: Vec<u
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| refused(RefusedKind::Failed, error.to_string()))?;
-        let response = sender.send_request(request).await.map_err(|error| handshake_failed(manager, &describe(&error)))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| handshake_failed(manager, &describe(&error)))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|error| away(manager, &error.to_string()))?;
+        let body = Limited::new(response.into_body(), MAX_BODY)
+            .collect()
+            .await
+            .map_err(|error| away(manager, &error.to_string()))?;
         Ok((status, body.to_bytes()))
     };
     let outcome = outcome.await;

@@ -58,7 +58,9 @@ pub fn acceptor(identity: &Identity) -> Result<TlsAcceptor, TlsError> {
 pub async fn serve(listener: TcpListener, acceptor: TlsAcceptor, handle: Handle) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+            return;
+        };
         let (tcp, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -89,7 +91,12 @@ async fn connection(tcp: TcpStream, from: SocketAddr, acceptor: TlsAcceptor, han
             return;
         }
     };
-    let node = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(node_name);
+    let node = tls
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .and_then(node_name);
     let service = service_fn(move |request| {
         let handle = handle.clone();
         let node = node.clone();
@@ -107,14 +114,25 @@ async fn answer(request: HttpRequest<Incoming>, node: Option<String>, handle: &H
     let outcome = match (path.as_str(), node) {
         ("/v1/join", _) => admit(request, handle).await.and_then(|admission| json(&admission)),
         ("/v1/request", Some(node)) => forward(request, node, handle).await.and_then(|reply| json(&reply)),
-        ("/v1/request", None) => Err(invalid("a certificate of this cluster is wanted; join it first".to_owned())),
-        _ => Err(Refused { kind: RefusedKind::NotFound, message: format!("{path}: no such path") }),
+        ("/v1/request", None) => Err(invalid(
+            "a certificate of this cluster is wanted; join it first".to_owned(),
+        )),
+        _ => Err(Refused {
+            kind: RefusedKind::NotFound,
+            message: format!("{path}: no such path"),
+        }),
     };
     let (status, body) = match outcome {
         Ok(body) => (StatusCode::OK, body),
         Err(refused) => {
             let status = StatusCode::from_u16(refused.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            (status, serde_json::to_vec(&RefusalAnswer { message: refused.message }).unwrap_or_default())
+            (
+                status,
+                serde_json::to_vec(&RefusalAnswer {
+                    message: refused.message,
+                })
+                .unwrap_or_default(),
+            )
         }
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
@@ -123,15 +141,39 @@ async fn answer(request: HttpRequest<Incoming>, node: Option<String>, handle: &H
 }
 
 async fn admit(request: HttpRequest<Incoming>, handle: &Handle) -> Result<JoinAnswer, Refused> {
-    let JoinCall { secret, name, address, csr } = body(request).await?;
-    let admission =
-        handle.ask(|reply| Command::Admit { secret, name, address, csr, reply }).await.unwrap_or_else(|| Err(stopping()))?;
-    Ok(JoinAnswer { certificate: admission.certificate, gossip: admission.gossip, member: admission.member })
+    let JoinCall {
+        secret,
+        name,
+        address,
+        csr,
+    } = body(request).await?;
+    let admission = handle
+        .ask(|reply| Command::Admit {
+            secret,
+            name,
+            address,
+            csr,
+            reply,
+        })
+        .await
+        .unwrap_or_else(|| Err(stopping()))?;
+    Ok(JoinAnswer {
+        certificate: admission.certificate,
+        gossip: admission.gossip,
+        member: admission.member,
+    })
 }
 
-async fn forward(request: HttpRequest<Incoming>, node: String, handle: &Handle) -> Result<weft_core::cluster::Reply, Refused> {
+async fn forward(
+    request: HttpRequest<Incoming>,
+    node: String,
+    handle: &Handle,
+) -> Result<weft_core::cluster::Reply, Refused> {
     let request = body(request).await?;
-    handle.ask(|reply| Command::FromNode { node, request, reply }).await.unwrap_or_else(|| Err(stopping()))
+    handle
+        .ask(|reply| Command::FromNode { node, request, reply })
+        .await
+        .unwrap_or_else(|| Err(stopping()))
 }
 
 async fn body<T: DeserializeOwned>(request: HttpRequest<Incoming>) -> Result<T, Refused> {
@@ -139,17 +181,27 @@ async fn body<T: DeserializeOwned>(request: HttpRequest<Incoming>) -> Result<T, 
         .await
         .map_err(|_| invalid("the request did not arrive in time".to_owned()))?
         .map_err(|error| invalid(format!("the request could not be read: {error}")))?;
-    serde_json::from_slice(&bytes.to_bytes()).map_err(|error| invalid(format!("the request is not understood: {error}")))
+    serde_json::from_slice(&bytes.to_bytes())
+        .map_err(|error| invalid(format!("the request is not understood: {error}")))
 }
 
 fn json(answer: &impl Serialize) -> Result<Vec<u8>, Refused> {
-    serde_json::to_vec(answer).map_err(|error| Refused { kind: RefusedKind::Failed, message: error.to_string() })
+    serde_json::to_vec(answer).map_err(|error| Refused {
+        kind: RefusedKind::Failed,
+        message: error.to_string(),
+    })
 }
 
 fn invalid(message: String) -> Refused {
-    Refused { kind: RefusedKind::Invalid, message }
+    Refused {
+        kind: RefusedKind::Invalid,
+        message,
+    }
 }
 
 fn stopping() -> Refused {
-    Refused { kind: RefusedKind::Unavailable, message: "the manager is stopping".to_owned() }
+    Refused {
+        kind: RefusedKind::Unavailable,
+        message: "the manager is stopping".to_owned(),
+    }
 }

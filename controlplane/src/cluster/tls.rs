@@ -42,7 +42,8 @@ fn roots(identity: &Identity) -> Result<RootCertStore, TlsError> {
 fn own_chain(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
     // The authority goes along, so that a joining node, which knows only its digest, can find it.
     let chain = vec![der(&identity.certificate_pem)?, der(&identity.ca_pem)?];
-    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|error| TlsError::Key(error.to_string()))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|error| TlsError::Key(error.to_string()))?;
     Ok((chain, key))
 }
 
@@ -88,7 +89,11 @@ pub(super) struct PinnedAuthority {
 
 impl PinnedAuthority {
     pub(super) fn new(digest: [u8; 32]) -> PinnedAuthority {
-        PinnedAuthority { digest, provider: provider(), found: Mutex::new(None) }
+        PinnedAuthority {
+            digest,
+            provider: provider(),
+            found: Mutex::new(None),
+        }
     }
 
     /// The authority's certificate, after a handshake.
@@ -106,7 +111,10 @@ impl ServerCertVerifier for PinnedAuthority {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some(authority) = intermediates.iter().find(|certificate| digest(certificate) == self.digest) else {
+        let Some(authority) = intermediates
+            .iter()
+            .find(|certificate| digest(certificate) == self.digest)
+        else {
             return Err(Error::General(MISMATCH.to_owned()));
         };
         let mut roots = RootCertStore::empty();
@@ -127,7 +135,12 @@ impl ServerCertVerifier for PinnedAuthority {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -136,7 +149,12 @@ impl ServerCertVerifier for PinnedAuthority {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

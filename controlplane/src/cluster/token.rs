@@ -19,7 +19,9 @@ pub struct JoinToken {
 
 /// Why a text is no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("join token {given:?} is malformed: {PREFIX}, 64 hex digits, '-' and 32 hex digits are wanted, as `weft cluster join-token` prints it")]
+#[error(
+    "join token {given:?} is malformed: {PREFIX}, 64 hex digits, '-' and 32 hex digits are wanted, as `weft cluster join-token` prints it"
+)]
 pub struct TokenError {
     given: String,
 }
@@ -27,7 +29,10 @@ pub struct TokenError {
 impl JoinToken {
     /// The token for an authority.
     pub fn new(certificate_der: &[u8], secret: &str) -> JoinToken {
-        JoinToken { digest: digest(certificate_der), secret: secret.to_owned() }
+        JoinToken {
+            digest: digest(certificate_der),
+            secret: secret.to_owned(),
+        }
     }
 
     /// A fresh secret of 128 bits.
@@ -58,7 +63,10 @@ impl FromStr for JoinToken {
     fn from_str(text: &str) -> Result<JoinToken, TokenError> {
         let malformed = || TokenError { given: text.to_owned() };
         let is_hex = |part: &str| part.bytes().all(|b| b.is_ascii_hexdigit());
-        let (digest_hex, secret) = text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).ok_or_else(malformed)?;
+        let (digest_hex, secret) = text
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split_once('-'))
+            .ok_or_else(malformed)?;
         if digest_hex.len() != DIGEST_HEX || secret.len() != SECRET_HEX || !is_hex(digest_hex) || !is_hex(secret) {
             return Err(malformed());
         }
@@ -67,6 +75,9 @@ impl FromStr for JoinToken {
             let pair = std::str::from_utf8(pair).map_err(|_| malformed())?;
             *byte = u8::from_str_radix(pair, 16).map_err(|_| malformed())?;
         }
-        Ok(JoinToken { digest, secret: secret.to_owned() })
+        Ok(JoinToken {
+            digest,
+            secret: secret.to_owned(),
+        })
     }
 }

@@ -63,17 +63,28 @@ impl File {
     /// Reads the file. The default file need not exist, a named one must.
     pub(super) fn read(path: &Path, named: bool) -> Result<File, ConfigError> {
         match std::fs::read_to_string(path) {
-            Ok(text) => File::parse(&text).map_err(|message| ConfigError::Malformed { path: path.to_owned(), message }),
+            Ok(text) => File::parse(&text).map_err(|message| ConfigError::Malformed {
+                path: path.to_owned(),
+                message,
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Ok(File::default()),
-            Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+            Err(source) => Err(ConfigError::Unreadable {
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 
     pub(super) fn parse(text: &str) -> Result<File, String> {
         let value: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
-        let Some(object) = value.as_object() else { return Err("a JSON object {...} is wanted".to_owned()) };
+        let Some(object) = value.as_object() else {
+            return Err("a JSON object {...} is wanted".to_owned());
+        };
         if let Some(unknown) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            return Err(format!("unknown key {unknown:?}; the known keys are {}", KEYS.join(", ")));
+            return Err(format!(
+                "unknown key {unknown:?}; the known keys are {}",
+                KEYS.join(", ")
+            ));
         }
         // One key at a time, so that the message names it.
         for (key, value) in object {
@@ -89,13 +100,28 @@ impl File {
             ("node-name", self.node_name.is_some() && flags.node_name.is_some()),
             ("data-dir", self.data_dir.is_some() && flags.data_dir.is_some()),
             ("listen-addr", self.listen_addr.is_some() && flags.listen_addr.is_some()),
-            ("advertise-addr", self.advertise_addr.is_some() && flags.advertise_addr.is_some()),
-            ("data-path-addr", self.data_path_addr.is_some() && flags.data_path_addr.is_some()),
-            ("data-path-port", self.data_path_port.is_some() && flags.data_path_port.is_some()),
+            (
+                "advertise-addr",
+                self.advertise_addr.is_some() && flags.advertise_addr.is_some(),
+            ),
+            (
+                "data-path-addr",
+                self.data_path_addr.is_some() && flags.data_path_addr.is_some(),
+            ),
+            (
+                "data-path-port",
+                self.data_path_port.is_some() && flags.data_path_port.is_some(),
+            ),
             ("gossip-port", self.gossip_port.is_some() && flags.gossip_port.is_some()),
-            ("cluster-port", self.cluster_port.is_some() && flags.cluster_port.is_some()),
+            (
+                "cluster-port",
+                self.cluster_port.is_some() && flags.cluster_port.is_some(),
+            ),
             ("uplink", self.uplink.is_some() && flags.uplink.is_some()),
-            ("network-diagnostic-port", self.network_diagnostic_port.is_some() && flags.network_diagnostic_port.is_some()),
+            (
+                "network-diagnostic-port",
+                self.network_diagnostic_port.is_some() && flags.network_diagnostic_port.is_some(),
+            ),
             ("api-socket", self.api_socket.is_some() && flags.api_socket.is_some()),
             ("bpf-object", self.bpf_object.is_some() && flags.bpf_object.is_some()),
             ("bpf-pin-dir", self.bpf_pin_dir.is_some() && flags.bpf_pin_dir.is_some()),
@@ -103,34 +129,61 @@ impl File {
             ("log-level", self.log_level.is_some() && flags.log_level.is_some()),
         ];
         let keys: Vec<&str> = both.iter().filter(|(_, twice)| *twice).map(|(key, _)| *key).collect();
-        if keys.is_empty() { Ok(()) } else { Err(ConfigError::Twice { keys: keys.join(", "), path: path.to_owned() }) }
+        if keys.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::Twice {
+                keys: keys.join(", "),
+                path: path.to_owned(),
+            })
+        }
     }
 }
 
 /// Checks the pools (`spec/ipam.md` 6.1): networks, not overlapping, of one subnet size that leaves room for endpoints.
 pub(super) fn pools(pools: Option<Vec<Pool>>) -> Result<AddressPools, ConfigError> {
-    let Some(pools) = pools.filter(|pools| !pools.is_empty()) else { return Ok(AddressPools::default()) };
-    let wrong = |value: String, rule: &str| ConfigError::Value { key: "default-addr-pools", value, rule: rule.to_owned() };
+    let Some(pools) = pools.filter(|pools| !pools.is_empty()) else {
+        return Ok(AddressPools::default());
+    };
+    let wrong = |value: String, rule: &str| ConfigError::Value {
+        key: "default-addr-pools",
+        value,
+        rule: rule.to_owned(),
+    };
     let size = pools[0].size;
     let mut subnets: Vec<Ipv4Net> = Vec::new();
     for pool in &pools {
-        let base: Ipv4Net =
-            pool.base.parse().map_err(|_| wrong(pool.base.clone(), "a subnet in CIDR form is wanted, as 10.0.0.0/8"))?;
+        let base: Ipv4Net = pool
+            .base
+            .parse()
+            .map_err(|_| wrong(pool.base.clone(), "a subnet in CIDR form is wanted, as 10.0.0.0/8"))?;
         if base != base.trunc() {
             return Err(wrong(pool.base.clone(), &format!("it should be {}", base.trunc())));
         }
         if pool.size != size {
-            return Err(wrong(format!("size {}", pool.size), "all pools must have the same size"));
+            return Err(wrong(
+                format!("size {}", pool.size),
+                "all pools must have the same size",
+            ));
         }
         if pool.size > 29 || pool.size < u32::from(base.prefix_len()) {
-            let rule = format!("a prefix length from that of the pool ({}) to 29 is wanted", base.prefix_len());
+            let rule = format!(
+                "a prefix length from that of the pool ({}) to 29 is wanted",
+                base.prefix_len()
+            );
             return Err(wrong(format!("size {}", pool.size), &rule));
         }
-        if let Some(other) = subnets.iter().find(|other| other.contains(&base) || base.contains(*other)) {
+        if let Some(other) = subnets
+            .iter()
+            .find(|other| other.contains(&base) || base.contains(*other))
+        {
             return Err(wrong(pool.base.clone(), &format!("it overlaps {other}")));
         }
         subnets.push(base);
     }
     subnets.sort_unstable();
-    Ok(AddressPools { subnets, mask_length: size as u8 })
+    Ok(AddressPools {
+        subnets,
+        mask_length: size as u8,
+    })
 }

@@ -18,7 +18,10 @@ fn refusal(json: &str, flags: &[&str]) -> String {
 #[test]
 fn defaults_are_dockers() {
     let config = load(r#"{"node-name": "n1"}"#, &[]).unwrap();
-    assert_eq!((config.data_path_port, config.gossip_port, config.cluster_port), (4789, 7946, 2377));
+    assert_eq!(
+        (config.data_path_port, config.gossip_port, config.cluster_port),
+        (4789, 7946, 2377)
+    );
     assert_eq!(config.default_addr_pools, AddressPools::default());
     assert_eq!(config.network_diagnostic_port, 0);
     assert_eq!(config.listen_addr.to_string(), "0.0.0.0");
@@ -41,7 +44,10 @@ fn every_documented_key_is_accepted() {
 #[test]
 fn unknown_keys_are_named() {
     let message = refusal(r#"{"gossip_port": 7946}"#, &[]);
-    assert!(message.contains(r#""gossip_port""#) && message.contains("gossip-port"), "{message}");
+    assert!(
+        message.contains(r#""gossip_port""#) && message.contains("gossip-port"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -51,16 +57,31 @@ fn wrong_types_and_values_name_key_and_value() {
         (r#"{"gossip-port": 0}"#, ["gossip-port", "0"]),
         (r#"{"data-path-port": 70000}"#, ["data-path-port", "70000"]),
         (r#"{"network-diagnostic-port": -1}"#, ["network-diagnostic-port", "-1"]),
-        (r#"{"network-diagnostic-port": 65536}"#, ["network-diagnostic-port", "65536"]),
+        (
+            r#"{"network-diagnostic-port": 65536}"#,
+            ["network-diagnostic-port", "65536"],
+        ),
         (r#"{"advertise-addr": "300.1.1.1"}"#, ["advertise-addr", "300.1.1.1"]),
         (r#"{"advertise-addr": "0.0.0.0"}"#, ["advertise-addr", "0.0.0.0"]),
         (r#"{"node-name": "a/b"}"#, ["node-name", "a/b"]),
         (r#"{"node-name": ""}"#, ["node-name", "1 to 64"]),
         (r#"{"log-level": "loud"}"#, ["log-level", "loud"]),
-        (r#"{"default-addr-pools": [{"base": "10.0.0.1/8", "size": 24}]}"#, ["10.0.0.1/8", "10.0.0.0/8"]),
-        (r#"{"default-addr-pools": [{"base": "10.0.0.0/8", "size": 30}]}"#, ["size 30", "29"]),
-        (r#"{"default-addr-pools": [{"base": "10.0.0.0/8", "size": 4}]}"#, ["size 4", "8"]),
-        (r#"{"default-addr-pools": [{"base": "10.0.0.0/8", "size": 24}, {"base": "10.1.0.0/16", "size": 24}]}"#, ["10.1.0.0/16", "overlaps"]),
+        (
+            r#"{"default-addr-pools": [{"base": "10.0.0.1/8", "size": 24}]}"#,
+            ["10.0.0.1/8", "10.0.0.0/8"],
+        ),
+        (
+            r#"{"default-addr-pools": [{"base": "10.0.0.0/8", "size": 30}]}"#,
+            ["size 30", "29"],
+        ),
+        (
+            r#"{"default-addr-pools": [{"base": "10.0.0.0/8", "size": 4}]}"#,
+            ["size 4", "8"],
+        ),
+        (
+            r#"{"default-addr-pools": [{"base": "10.0.0.0/8", "size": 24}, {"base": "10.1.0.0/16", "size": 24}]}"#,
+            ["10.1.0.0/16", "overlaps"],
+        ),
     ] {
         let message = refusal(json, &[]);
         assert!(words.iter().all(|word| message.contains(word)), "{json}: {message}");
@@ -72,7 +93,10 @@ fn wrong_types_and_values_name_key_and_value() {
 #[test]
 fn a_key_given_twice_is_refused() {
     let message = refusal(r#"{"node-name": "a", "gossip-port": 1}"#, &["--node-name", "a"]);
-    assert!(message.contains("node-name") && !message.contains("gossip-port"), "{message}");
+    assert!(
+        message.contains("node-name") && !message.contains("gossip-port"),
+        "{message}"
+    );
 }
 
 #[test]

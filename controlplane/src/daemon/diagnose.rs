@@ -13,12 +13,19 @@ impl Daemon {
         // Nobody waits for the answer any more when sending it fails.
         let _ = match request {
             Request::ClusterPeers(reply) => {
-                let peers = self.node.peers().into_iter().map(|(name, ip)| Peer { name: name.to_string(), ip: Some(ip) });
+                let peers = self.node.peers().into_iter().map(|(name, ip)| Peer {
+                    name: name.to_string(),
+                    ip: Some(ip),
+                });
                 reply.send(peers.collect()).is_ok()
             }
             Request::NetworkPeers(network, reply) => {
-                let peers = network_id(&network).map(|id| self.node.gossip().network_peers(&id)).unwrap_or_default();
-                reply.send(peers.into_iter().map(|(name, ip)| Peer { name, ip }).collect()).is_ok()
+                let peers = network_id(&network)
+                    .map(|id| self.node.gossip().network_peers(&id))
+                    .unwrap_or_default();
+                reply
+                    .send(peers.into_iter().map(|(name, ip)| Peer { name, ip }).collect())
+                    .is_ok()
             }
             Request::Join(members, reply) => {
                 self.diagnose_join(members, reply);
@@ -36,17 +43,33 @@ impl Daemon {
                 .send(network_id(&network).and_then(|id| self.node.leave_network(now, &id).map_err(|e| e.to_string())))
                 .is_ok(),
             Request::CreateEntry(at, value, reply) => reply
-                .send(entry(&at).and_then(|id| self.node.create_entry(now, &at.table, &id, &at.key, value).map_err(|e| e.to_string())))
+                .send(entry(&at).and_then(|id| {
+                    self.node
+                        .create_entry(now, &at.table, &id, &at.key, value)
+                        .map_err(|e| e.to_string())
+                }))
                 .is_ok(),
             Request::UpdateEntry(at, value, reply) => reply
-                .send(entry(&at).and_then(|id| self.node.update_entry(now, &at.table, &id, &at.key, value).map_err(|e| e.to_string())))
+                .send(entry(&at).and_then(|id| {
+                    self.node
+                        .update_entry(now, &at.table, &id, &at.key, value)
+                        .map_err(|e| e.to_string())
+                }))
                 .is_ok(),
             Request::DeleteEntry(at, reply) => reply
-                .send(entry(&at).and_then(|id| self.node.delete_entry(now, &at.table, &id, &at.key).map_err(|e| e.to_string())))
+                .send(entry(&at).and_then(|id| {
+                    self.node
+                        .delete_entry(now, &at.table, &id, &at.key)
+                        .map_err(|e| e.to_string())
+                }))
                 .is_ok(),
             Request::GetEntry(at, reply) => {
                 let value = entry(&at).and_then(|id| {
-                    self.node.gossip().get_entry(&at.table, &id, &at.key).map(<[u8]>::to_vec).map_err(|e| e.to_string())
+                    self.node
+                        .gossip()
+                        .get_entry(&at.table, &id, &at.key)
+                        .map(<[u8]>::to_vec)
+                        .map_err(|e| e.to_string())
                 });
                 reply.send(value).is_ok()
             }
@@ -58,14 +81,21 @@ impl Daemon {
                 reply.send(rows).is_ok()
             }
             Request::NetworkStats(network, reply) => {
-                let stats = network_id(&network).ok().and_then(|id| self.node.gossip().network_stats(&id));
-                let stats = stats.map(|(entries, queue)| NetworkStats { entries: count(entries), queue_len: count(queue) });
+                let stats = network_id(&network)
+                    .ok()
+                    .and_then(|id| self.node.gossip().network_stats(&id));
+                let stats = stats.map(|(entries, queue)| NetworkStats {
+                    entries: count(entries),
+                    queue_len: count(queue),
+                });
                 reply.send(stats).is_ok()
             }
-            Request::Maps(reply) => reply.send(self.dataplane.summaries().map_err(|e| e.to_string())).is_ok(),
-            Request::Map(name, reply) => {
-                reply.send(self.dataplane.dump(&name).map_err(|e| e.to_string())).is_ok()
-            }
+            Request::Maps(reply) => reply
+                .send(self.dataplane.summaries().map_err(|e| e.to_string()))
+                .is_ok(),
+            Request::Map(name, reply) => reply
+                .send(self.dataplane.dump(&name).map_err(|e| e.to_string()))
+                .is_ok(),
         };
     }
 
@@ -86,7 +116,12 @@ impl Daemon {
                 let _ = reply.send(Err(join_error(&unresolved)));
                 return;
             }
-            handle.tell(super::Command::GossipJoin { members: addresses, reply: Some(reply) }).await;
+            handle
+                .tell(super::Command::GossipJoin {
+                    members: addresses,
+                    reply: Some(reply),
+                })
+                .await;
         });
     }
 }
@@ -110,7 +145,10 @@ pub(super) async fn resolve(member: &str, default_port: u16) -> Option<SocketAdd
 fn join_error(unresolved: &[String]) -> String {
     let count = unresolved.len();
     let noun = if count == 1 { "error" } else { "errors" };
-    let list: String = unresolved.iter().map(|m| format!("\t* Failed to resolve {m}: lookup {m}: no such host\n")).collect();
+    let list: String = unresolved
+        .iter()
+        .map(|m| format!("\t* Failed to resolve {m}: lookup {m}: no such host\n"))
+        .collect();
     format!("could not join node to memberlist: {count} {noun} occurred:\n{list}\n")
 }
 
@@ -123,7 +161,11 @@ fn entry(at: &EntryAddress) -> Result<NetworkId, String> {
 }
 
 fn diagnostic_row(row: Row<'_>) -> weft_diag::Row {
-    weft_diag::Row { key: row.key.to_owned(), value: row.value.to_vec(), owner: row.owner.to_string() }
+    weft_diag::Row {
+        key: row.key.to_owned(),
+        value: row.value.to_vec(),
+        owner: row.owner.to_string(),
+    }
 }
 
 fn count(number: usize) -> i64 {

@@ -14,7 +14,12 @@ impl Daemon {
         while let Some(effect) = self.node.poll_effect() {
             match effect {
                 Effect::Datagram { to, bytes } => self.sockets.send(to, &bytes),
-                Effect::OpenStream { stream, to, bytes, expects_reply } => {
+                Effect::OpenStream {
+                    stream,
+                    to,
+                    bytes,
+                    expects_reply,
+                } => {
                     self.sockets.open_stream(stream, to, bytes, expects_reply);
                 }
                 Effect::Reply { stream, bytes } => self.sockets.answer(stream, Some(bytes)),
@@ -33,7 +38,12 @@ impl Daemon {
                 Effect::FindNetwork(network) => self.find_network(network),
                 Effect::Overflow(overflow) => {
                     for o in overflow {
-                        tracing::error!(map = o.map, wanted = o.wanted, limit = o.limit, "map too small, entries left out");
+                        tracing::error!(
+                            map = o.map,
+                            wanted = o.wanted,
+                            limit = o.limit,
+                            "map too small, entries left out"
+                        );
                     }
                 }
                 Effect::Log { level, message } => log(level, &message),
@@ -99,14 +109,18 @@ impl Daemon {
     fn find_network(&self, id: NetworkId) {
         let handle = self.handle.clone();
         tokio::spawn(async move {
-            let request = Request::NetworkInspect { network: id.to_string() };
+            let request = Request::NetworkInspect {
+                network: id.to_string(),
+            };
             match handle.ask(|reply| Command::Manager(request, reply)).await {
                 Some(Ok(Reply::Network(network))) if network.id == id => {
                     handle.tell(Command::NetworkKnown(Box::new(network))).await;
                 }
                 // Any text may be joined as a network id (`spec/diag-api.md` 1.5); one that nobody declared has tables, but no maps.
                 Some(Ok(_)) | None => {}
-                Some(Err(error)) => tracing::info!(network = %id, %error, "joined network is not declared, its tables fill no maps"),
+                Some(Err(error)) => {
+                    tracing::info!(network = %id, %error, "joined network is not declared, its tables fill no maps")
+                }
             }
         });
     }

@@ -1,6 +1,8 @@
 //! Endpoints of this node: connecting, disconnecting, and taking over after a restart.
 
-use super::{Command, HOST_RESOLV_CONF, Connect, Daemon, Handle, LocalEndpoint, NetworkView, Refused, RefusedKind, ReplyTo};
+use super::{
+    Command, Connect, Daemon, HOST_RESOLV_CONF, Handle, LocalEndpoint, NetworkView, Refused, RefusedKind, ReplyTo,
+};
 use crate::dataplane::Hook;
 use crate::netlink::{EndpointLinkSpec, HOST_INTERFACE_PREFIX, Netlink, host_interface_name};
 use crate::netns::{Netns, NetnsSpec};
@@ -67,7 +69,10 @@ impl Endpoints {
 
     /// What the node has to publish for each.
     pub(super) fn published(&self) -> Vec<(Network, Endpoint)> {
-        self.by_id.values().map(|c| (c.stored.network.clone(), published(c))).collect()
+        self.by_id
+            .values()
+            .map(|c| (c.stored.network.clone(), published(c)))
+            .collect()
     }
 
     pub(super) fn connect_failed(&mut self, id: &EndpointId) {
@@ -75,9 +80,14 @@ impl Endpoints {
     }
 
     fn find(&self, network: &str, endpoint: &str) -> Option<&EndpointId> {
-        let on = |n: &Network| n.name == network || n.id.as_str() == network || (!network.is_empty() && n.id.as_str().starts_with(network));
+        let on = |n: &Network| {
+            n.name == network || n.id.as_str() == network || (!network.is_empty() && n.id.as_str().starts_with(network))
+        };
         let is = |a: &Allocation| a.name == endpoint || a.endpoint.as_str() == endpoint;
-        self.by_id.iter().find(|(_, c)| on(&c.stored.network) && is(&c.stored.allocation)).map(|(id, _)| id)
+        self.by_id
+            .iter()
+            .find(|(_, c)| on(&c.stored.network) && is(&c.stored.allocation))
+            .map(|(id, _)| id)
     }
 }
 
@@ -125,7 +135,11 @@ impl Daemon {
             self.endpoints.resolvers.retain(|_, r| r.asks_for != id);
             return Err(refused);
         }
-        let connected = Connected { stored, ifindex, namespace: Some(namespace) };
+        let connected = Connected {
+            stored,
+            ifindex,
+            namespace: Some(namespace),
+        };
         let view = local_view(&connected);
         self.publish(&connected);
         tracing::info!(endpoint = view.name, network = %view.network, ip = %view.ip, "connected");
@@ -135,7 +149,8 @@ impl Daemon {
 
     fn publish(&mut self, connected: &Connected) {
         let now = self.now();
-        self.node.handle(now, Input::NetworkKnown(connected.stored.network.clone()));
+        self.node
+            .handle(now, Input::NetworkKnown(connected.stored.network.clone()));
         self.node.handle(now, Input::Attach(Box::new(published(connected))));
     }
 
@@ -163,18 +178,42 @@ impl Daemon {
         let lookup = move |question: Question| {
             let handle = handle.clone();
             let endpoint = endpoint.clone();
-            async move { handle.ask(|reply| Command::Resolve { endpoint, question, reply }).await }
+            async move {
+                handle
+                    .ask(|reply| Command::Resolve {
+                        endpoint,
+                        question,
+                        reply,
+                    })
+                    .await
+            }
         };
         let resolver = Resolver::serve(netns, id.clone(), lookup, Arc::clone(&self.upstreams)).map_err(failed)?;
-        self.endpoints.resolvers.insert(namespace, Resolving { _handle: resolver, asks_for: id.clone() });
+        self.endpoints.resolvers.insert(
+            namespace,
+            Resolving {
+                _handle: resolver,
+                asks_for: id.clone(),
+            },
+        );
         Ok(())
     }
 
     /// Answers a container's question from the networks that its namespace is on.
     pub(super) fn resolve(&self, endpoint: &EndpointId, question: &Question) -> Decision {
-        let asked = self.endpoints.resolvers.iter().find(|(_, r)| r.asks_for == *endpoint).map(|(namespace, _)| *namespace);
+        let asked = self
+            .endpoints
+            .resolvers
+            .iter()
+            .find(|(_, r)| r.asks_for == *endpoint)
+            .map(|(namespace, _)| *namespace);
         let mut networks: Vec<NetworkId> = Vec::new();
-        for connected in self.endpoints.by_id.values().filter(|c| asked.is_some() && c.namespace == asked) {
+        for connected in self
+            .endpoints
+            .by_id
+            .values()
+            .filter(|c| asked.is_some() && c.namespace == asked)
+        {
             if !networks.contains(&connected.stored.network.id) {
                 networks.push(connected.stored.network.id.clone());
             }
@@ -188,7 +227,10 @@ impl Daemon {
     pub(super) fn disconnect(&mut self, network: String, endpoint: String, reply: ReplyTo<Result<(), Refused>>) {
         let Some(id) = self.endpoints.find(&network, &endpoint).cloned() else {
             let message = format!("endpoint {endpoint} is not connected to network {network} on this node");
-            let _ = reply.send(Err(Refused { kind: RefusedKind::NotFound, message }));
+            let _ = reply.send(Err(Refused {
+                kind: RefusedKind::NotFound,
+                message,
+            }));
             return;
         };
         let gone = self.let_go(&id);
@@ -218,7 +260,11 @@ impl Daemon {
         if let Err(error) = self.store.remove_endpoint(id) {
             tracing::error!(endpoint = %id, %error, "endpoint not forgotten");
         }
-        tracing::info!(endpoint = connected.stored.allocation.name, network = connected.stored.network.name, "disconnected");
+        tracing::info!(
+            endpoint = connected.stored.allocation.name,
+            network = connected.stored.network.name,
+            "disconnected"
+        );
         Some(connected.stored)
     }
 
@@ -236,12 +282,20 @@ impl Daemon {
             .endpoints
             .by_id
             .iter()
-            .filter(|(_, c)| !present.iter().any(|(name, index)| *name == c.stored.host_interface && *index == c.ifindex))
+            .filter(|(_, c)| {
+                !present
+                    .iter()
+                    .any(|(name, index)| *name == c.stored.host_interface && *index == c.ifindex)
+            })
             .map(|(id, _)| id.clone())
             .collect();
         for id in gone {
             let Some(stored) = self.let_go(&id) else { continue };
-            tracing::warn!(endpoint = stored.allocation.name, interface = stored.host_interface, "interface is gone, endpoint disconnected");
+            tracing::warn!(
+                endpoint = stored.allocation.name,
+                interface = stored.host_interface,
+                "interface is gone, endpoint disconnected"
+            );
             let (handle, netlink) = (self.handle.clone(), self.netlink.clone());
             tokio::spawn(async move { clean_up(&handle, &netlink, &stored).await });
         }
@@ -250,16 +304,29 @@ impl Daemon {
     /// Takes over the endpoints of an earlier run, and removes what it left half-made.
     pub(super) async fn restore_endpoints(&mut self) -> Result<(), String> {
         let stored = self.store.endpoints().map_err(|error| error.to_string())?;
-        let present = self.netlink.list_endpoints(HOST_INTERFACE_PREFIX).await.map_err(|error| error.to_string())?;
-        for (name, _) in present.iter().filter(|(name, _)| !stored.iter().any(|s| s.host_interface == *name)) {
+        let present = self
+            .netlink
+            .list_endpoints(HOST_INTERFACE_PREFIX)
+            .await
+            .map_err(|error| error.to_string())?;
+        for (name, _) in present
+            .iter()
+            .filter(|(name, _)| !stored.iter().any(|s| s.host_interface == *name))
+        {
             tracing::warn!(interface = name, "interface of no endpoint, removed");
-            self.netlink.remove_endpoint(name).await.map_err(|error| error.to_string())?;
+            self.netlink
+                .remove_endpoint(name)
+                .await
+                .map_err(|error| error.to_string())?;
         }
         for endpoint in stored {
             match present.iter().find(|(name, _)| *name == endpoint.host_interface) {
                 Some((_, ifindex)) => self.restore(endpoint, *ifindex),
                 None => {
-                    tracing::warn!(endpoint = endpoint.allocation.name, "interface is gone, endpoint forgotten");
+                    tracing::warn!(
+                        endpoint = endpoint.allocation.name,
+                        "interface is gone, endpoint forgotten"
+                    );
                     let id = &endpoint.allocation.endpoint;
                     self.store.remove_endpoint(id).map_err(|error| error.to_string())?;
                     remove_files(&endpoint);
@@ -276,7 +343,9 @@ impl Daemon {
             tracing::error!(endpoint = stored.allocation.name, %error, "program not attached");
         }
         // A process id may be another's by now, and a path another namespace's.
-        let netns = Netns::open(&stored.netns).ok().filter(|netns| netns.inode() == stored.netns_inode);
+        let netns = Netns::open(&stored.netns)
+            .ok()
+            .filter(|netns| netns.inode() == stored.netns_inode);
         let namespace = match &netns {
             Some(netns) => match self.serve_names(netns, &id) {
                 Ok(()) => Some(netns.inode()),
@@ -286,17 +355,28 @@ impl Daemon {
                 }
             },
             None => {
-                tracing::warn!(endpoint = stored.allocation.name, "namespace not found again: its packets go on, its names do not");
+                tracing::warn!(
+                    endpoint = stored.allocation.name,
+                    "namespace not found again: its packets go on, its names do not"
+                );
                 None
             }
         };
-        let connected = Connected { stored, ifindex, namespace };
+        let connected = Connected {
+            stored,
+            ifindex,
+            namespace,
+        };
         self.publish(&connected);
         self.endpoints.by_id.insert(id, connected);
     }
 
     pub(super) fn view(&self, network: &NetworkId) -> NetworkView {
-        let on = self.endpoints.by_id.values().filter(|c| c.stored.network.id == *network);
+        let on = self
+            .endpoints
+            .by_id
+            .values()
+            .filter(|c| c.stored.network.id == *network);
         let peers = self.node.gossip().network_peers(network);
         NetworkView {
             endpoints: on.map(local_view).collect(),
@@ -318,7 +398,9 @@ impl Maker {
     async fn connect(self, request: Connect) -> Result<LocalEndpoint, Refused> {
         let outcome = self.make_and_hand_over(request).await;
         if outcome.is_err() {
-            let release = Request::Release { endpoint: self.id.clone() };
+            let release = Request::Release {
+                endpoint: self.id.clone(),
+            };
             // What is not released now is released when the manager is back and this node compares.
             let _ = self.handle.ask(|reply| Command::Manager(release, reply)).await;
             self.handle.tell(Command::ConnectFailed(self.id)).await;
@@ -341,7 +423,11 @@ impl Maker {
         };
         let made = self.make(stored, netns).await?;
         let undo = made.stored.clone();
-        let outcome = self.handle.ask(|reply| Command::Connected(Box::new(made), reply)).await.unwrap_or_else(|| Err(stopping()));
+        let outcome = self
+            .handle
+            .ask(|reply| Command::Connected(Box::new(made), reply))
+            .await
+            .unwrap_or_else(|| Err(stopping()));
         if outcome.is_err() {
             remove_links_and_files(&self.netlink, &undo).await;
         }
@@ -358,9 +444,20 @@ impl Maker {
             aliases: request.aliases.clone(),
             ip: request.ip,
         };
-        match self.handle.ask(|reply| Command::Manager(allocate, reply)).await.unwrap_or_else(|| Err(stopping()))? {
-            Reply::Allocated { network, service, allocation } => Ok((network, service, allocation)),
-            other => Err(failed(format!("the manager answered {other:?} where an allocation was asked for"))),
+        match self
+            .handle
+            .ask(|reply| Command::Manager(allocate, reply))
+            .await
+            .unwrap_or_else(|| Err(stopping()))?
+        {
+            Reply::Allocated {
+                network,
+                service,
+                allocation,
+            } => Ok((network, service, allocation)),
+            other => Err(failed(format!(
+                "the manager answered {other:?} where an allocation was asked for"
+            ))),
         }
     }
 
@@ -379,7 +476,11 @@ impl Maker {
         match self.netlink.create_endpoint(&spec).await {
             Ok(links) => {
                 stored.interface = links.container_interface;
-                Ok(Made { stored, ifindex: links.host_ifindex, netns })
+                Ok(Made {
+                    stored,
+                    ifindex: links.host_ifindex,
+                    netns,
+                })
             }
             Err(error) => {
                 remove_files(&stored);
@@ -392,7 +493,9 @@ impl Maker {
 /// Removes links and files, and gives the address back.
 pub(super) async fn clean_up(handle: &Handle, netlink: &Netlink, stored: &NodeEndpoint) {
     remove_links_and_files(netlink, stored).await;
-    let release = Request::Release { endpoint: stored.allocation.endpoint.clone() };
+    let release = Request::Release {
+        endpoint: stored.allocation.endpoint.clone(),
+    };
     if let Some(Err(error)) = handle.ask(|reply| Command::Manager(release, reply)).await {
         tracing::warn!(endpoint = stored.allocation.name, %error, "address not released yet; it will be when the manager answers again");
     }
@@ -444,7 +547,12 @@ fn netns_resolv_conf(netns: &NetnsSpec) -> Option<PathBuf> {
 }
 
 fn published(connected: &Connected) -> Endpoint {
-    let NodeEndpoint { network, service, allocation, .. } = &connected.stored;
+    let NodeEndpoint {
+        network,
+        service,
+        allocation,
+        ..
+    } = &connected.stored;
     let mut task_aliases = allocation.aliases.clone();
     task_aliases.push(allocation.endpoint.as_str()[..12].to_owned());
     Endpoint {
@@ -457,7 +565,9 @@ fn published(connected: &Connected) -> Endpoint {
             name: allocation.name.clone(),
             service_name: service.as_ref().map(|s| s.name.clone()).unwrap_or_default(),
             service_id: service.as_ref().map(|s| s.id.to_string()).unwrap_or_default(),
-            virtual_ip: service.as_ref().and_then(|s| s.networks.get(&network.id).copied().flatten()),
+            virtual_ip: service
+                .as_ref()
+                .and_then(|s| s.networks.get(&network.id).copied().flatten()),
             endpoint_ip: allocation.ip,
             ingress_ports: Vec::new(),
             aliases: Vec::new(),
@@ -484,7 +594,8 @@ fn local_view(connected: &Connected) -> LocalEndpoint {
 
 fn local_ip(stored: &NodeEndpoint) -> ipnet::Ipv4Net {
     // The prefix length of a network is at most 32, so this cannot fail; a single address is what it would fall back to.
-    ipnet::Ipv4Net::new(stored.allocation.ip, stored.network.subnet.prefix_len()).unwrap_or_else(|_| stored.allocation.ip.into())
+    ipnet::Ipv4Net::new(stored.allocation.ip, stored.network.subnet.prefix_len())
+        .unwrap_or_else(|_| stored.allocation.ip.into())
 }
 
 fn random_endpoint_id() -> Result<EndpointId, String> {
@@ -495,13 +606,22 @@ fn random_endpoint_id() -> Result<EndpointId, String> {
 }
 
 fn failed(error: impl ToString) -> Refused {
-    Refused { kind: RefusedKind::Failed, message: error.to_string() }
+    Refused {
+        kind: RefusedKind::Failed,
+        message: error.to_string(),
+    }
 }
 
 fn invalid(error: impl ToString) -> Refused {
-    Refused { kind: RefusedKind::Invalid, message: error.to_string() }
+    Refused {
+        kind: RefusedKind::Invalid,
+        message: error.to_string(),
+    }
 }
 
 fn stopping() -> Refused {
-    Refused { kind: RefusedKind::Unavailable, message: "the daemon is stopping".to_owned() }
+    Refused {
+        kind: RefusedKind::Unavailable,
+        message: "the daemon is stopping".to_owned(),
+    }
 }

@@ -88,7 +88,9 @@ impl Manager {
 impl Daemon {
     /// Takes up the place that the store remembers.
     pub(super) async fn restore_membership(&mut self) -> Result<(), String> {
-        let Some(identity) = self.store.identity().map_err(|error| error.to_string())? else { return Ok(()) };
+        let Some(identity) = self.store.identity().map_err(|error| error.to_string())? else {
+            return Ok(());
+        };
         let peers = identity.gossip_peers.clone();
         match self.store.manager_secrets().map_err(|error| error.to_string())? {
             Some(secrets) => self.become_manager(identity, secrets).map_err(|error| error.message)?,
@@ -114,8 +116,19 @@ impl Daemon {
         state.apply(&store.load().map_err(failed)?);
         let listen = SocketAddr::new(self.config.listen_addr, self.config.cluster_port);
         let listener = server::bind(listen).map_err(failed)?;
-        let server = tokio::spawn(server::serve(listener, server::acceptor(&identity).map_err(failed)?, self.handle.clone()));
-        self.membership = Membership::Manager(Box::new(Manager { identity, secrets, authority, state, store, server }));
+        let server = tokio::spawn(server::serve(
+            listener,
+            server::acceptor(&identity).map_err(failed)?,
+            self.handle.clone(),
+        ));
+        self.membership = Membership::Manager(Box::new(Manager {
+            identity,
+            secrets,
+            authority,
+            state,
+            store,
+            server,
+        }));
         Ok(())
     }
 
@@ -145,7 +158,9 @@ impl Daemon {
 
     /// Another node's request. A node speaks only for itself.
     pub(super) fn answer_node(&mut self, node: &str, request: Request) -> Result<Reply, Refused> {
-        let Membership::Manager(manager) = &mut self.membership else { return Err(outside()) };
+        let Membership::Manager(manager) = &mut self.membership else {
+            return Err(outside());
+        };
         let foreign = match &request {
             Request::Allocate { node: claimed, .. } => claimed != node,
             Request::MemberRemove { name } => name != node,
@@ -156,25 +171,50 @@ impl Daemon {
             return Err(invalid(format!("node {node} may speak for itself only")));
         }
         if !manager.is_member(node) {
-            return Err(Refused { kind: RefusedKind::Invalid, message: format!("node {node} was removed from the cluster") });
+            return Err(Refused {
+                kind: RefusedKind::Invalid,
+                message: format!("node {node} was removed from the cluster"),
+            });
         }
         manager.answer(&request)
     }
 
     /// A node presents the token's secret: it becomes a member, and its certificate is signed.
-    pub(super) fn admit(&mut self, secret: &str, name: String, address: IpAddr, csr: &str) -> Result<Admission, Refused> {
+    pub(super) fn admit(
+        &mut self,
+        secret: &str,
+        name: String,
+        address: IpAddr,
+        csr: &str,
+    ) -> Result<Admission, Refused> {
         let gossip_port = self.config.gossip_port;
-        let gossip: Vec<String> =
-            self.node.peers().into_iter().map(|(_, ip)| SocketAddr::new(ip, gossip_port).to_string()).collect();
-        let Membership::Manager(manager) = &mut self.membership else { return Err(outside()) };
+        let gossip: Vec<String> = self
+            .node
+            .peers()
+            .into_iter()
+            .map(|(_, ip)| SocketAddr::new(ip, gossip_port).to_string())
+            .collect();
+        let Membership::Manager(manager) = &mut self.membership else {
+            return Err(outside());
+        };
         if !constant_time_equal(secret.as_bytes(), manager.secrets.join_secret.as_bytes()) {
-            return Err(invalid("the join token is not valid for this cluster: its secret is wrong; `weft cluster join-token` on the manager prints the right one"));
+            return Err(invalid(
+                "the join token is not valid for this cluster: its secret is wrong; `weft cluster join-token` on the manager prints the right one",
+            ));
         }
         let certificate = manager.authority.sign(csr, &name).map_err(invalid)?;
-        match manager.answer(&Request::MemberAdd { name, address, role: Role::Worker })? {
+        match manager.answer(&Request::MemberAdd {
+            name,
+            address,
+            role: Role::Worker,
+        })? {
             Reply::Member(member) => {
                 tracing::info!(node = member.name, %address, "node joined the cluster");
-                Ok(Admission { certificate, gossip, member })
+                Ok(Admission {
+                    certificate,
+                    gossip,
+                    member,
+                })
             }
             other => Err(failed(format!("a member was to be added, the answer is {other:?}"))),
         }
@@ -196,7 +236,10 @@ impl Daemon {
             key_pem: key,
             gossip_peers: vec![own],
         };
-        let secrets = ManagerSecrets { ca_key_pem: authority.key_pem(), join_secret: JoinToken::new_secret().map_err(failed)? };
+        let secrets = ManagerSecrets {
+            ca_key_pem: authority.key_pem(),
+            join_secret: JoinToken::new_secret().map_err(failed)?,
+        };
         self.become_manager(identity, secrets)?;
         let outcome = self.finish_init(name, address);
         if outcome.is_err() {
@@ -206,11 +249,19 @@ impl Daemon {
     }
 
     fn finish_init(&mut self, name: String, address: IpAddr) -> Result<String, Refused> {
-        let Membership::Manager(manager) = &mut self.membership else { return Err(outside()) };
-        if let Reply::Member(member) = manager.answer(&Request::MemberAdd { name, address, role: Role::Manager })? {
+        let Membership::Manager(manager) = &mut self.membership else {
+            return Err(outside());
+        };
+        if let Reply::Member(member) = manager.answer(&Request::MemberAdd {
+            name,
+            address,
+            role: Role::Manager,
+        })? {
             manager.identity.member_id = member.id;
         }
-        self.store.put_identity(&manager.identity, Some(&manager.secrets)).map_err(failed)?;
+        self.store
+            .put_identity(&manager.identity, Some(&manager.secrets))
+            .map_err(failed)?;
         tracing::info!("cluster initialised, this node is its manager");
         self.cluster_token()
     }
@@ -218,9 +269,10 @@ impl Daemon {
     pub(super) fn cluster_token(&self) -> Result<String, Refused> {
         match &self.membership {
             Membership::Outside => Err(outside()),
-            Membership::Worker(worker) => {
-                Err(invalid(format!("this node is not the manager; ask {} for the join token", worker.identity.manager)))
-            }
+            Membership::Worker(worker) => Err(invalid(format!(
+                "this node is not the manager; ask {} for the join token",
+                worker.identity.manager
+            ))),
             Membership::Manager(manager) => {
                 let authority = der(&manager.identity.ca_pem).map_err(failed)?;
                 Ok(JoinToken::new(&authority, &manager.secrets.join_secret).to_string())
@@ -241,7 +293,10 @@ impl Daemon {
             let outcome = match client::join(&request.token, &request.manager, port, &name, address).await {
                 Ok(identity) => {
                     let admitted = Box::new(Admitted { identity });
-                    handle.ask(|reply| Command::ClusterJoined(admitted, reply)).await.unwrap_or_else(|| Err(stopping()))
+                    handle
+                        .ask(|reply| Command::ClusterJoined(admitted, reply))
+                        .await
+                        .unwrap_or_else(|| Err(stopping()))
                 }
                 Err(refused) => Err(refused),
             };
@@ -284,7 +339,12 @@ impl Daemon {
     }
 
     fn may_leave(&self, force: bool) -> Result<(), Refused> {
-        let conflict = |message: String| Err(Refused { kind: RefusedKind::Conflict, message });
+        let conflict = |message: String| {
+            Err(Refused {
+                kind: RefusedKind::Conflict,
+                message,
+            })
+        };
         match &self.membership {
             Membership::Outside => Err(outside()),
             _ if force => Ok(()),
@@ -315,10 +375,16 @@ impl Daemon {
         let (members, answer) = tokio::sync::oneshot::channel();
         self.ask_manager(Request::MemberList, members);
         tokio::spawn(async move {
-            let view = |member: Member| NodeView { ready: live.contains(&member.address), this: member.name == own, member };
+            let view = |member: Member| NodeView {
+                ready: live.contains(&member.address),
+                this: member.name == own,
+                member,
+            };
             let outcome = match answer.await {
                 Ok(Ok(Reply::Members(members))) => Ok(members.into_iter().map(view).collect()),
-                Ok(Ok(other)) => Err(failed(format!("the manager answered {other:?} where its members were asked for"))),
+                Ok(Ok(other)) => Err(failed(format!(
+                    "the manager answered {other:?} where its members were asked for"
+                ))),
                 Ok(Err(refused)) => Err(refused),
                 Err(_) => Err(stopping()),
             };
@@ -329,13 +395,20 @@ impl Daemon {
     /// Who is alive now is whom to ask after a restart.
     pub(super) fn remember_gossip_peers(&mut self) {
         let port = self.config.gossip_port;
-        let mut peers: Vec<SocketAddr> = self.node.peers().into_iter().map(|(_, ip)| SocketAddr::new(ip, port)).collect();
+        let mut peers: Vec<SocketAddr> = self
+            .node
+            .peers()
+            .into_iter()
+            .map(|(_, ip)| SocketAddr::new(ip, port))
+            .collect();
         peers.sort_unstable();
         let secrets = match &self.membership {
             Membership::Manager(manager) => Some(manager.secrets.clone()),
             _ => None,
         };
-        let Some(identity) = self.membership.identity_mut() else { return };
+        let Some(identity) = self.membership.identity_mut() else {
+            return;
+        };
         // A node alone knows nobody better than whom it knew before.
         if peers.len() < 2 || identity.gossip_peers == peers {
             return;
@@ -355,7 +428,9 @@ impl Daemon {
         let handle = self.handle.clone();
         let node = self.config.node_name.clone();
         tokio::spawn(async move {
-            let Some(Ok(Reply::Allocations(all))) = handle.ask(|reply| Command::Manager(Request::AllocationList, reply)).await
+            let Some(Ok(Reply::Allocations(all))) = handle
+                .ask(|reply| Command::Manager(Request::AllocationList, reply))
+                .await
             else {
                 return;
             };
@@ -374,7 +449,9 @@ impl Daemon {
             let handle = self.handle.clone();
             tokio::spawn(async move {
                 // If the manager is away again, the next comparison tries again.
-                let _ = handle.ask(|reply| Command::Manager(Request::Release { endpoint }, reply)).await;
+                let _ = handle
+                    .ask(|reply| Command::Manager(Request::Release { endpoint }, reply))
+                    .await;
             });
         }
     }
@@ -384,7 +461,9 @@ impl Daemon {
             None => Ok(()),
             Some(manager) => Err(Refused {
                 kind: RefusedKind::Conflict,
-                message: format!("this node is already part of the cluster of {manager}; `weft cluster leave` leaves it"),
+                message: format!(
+                    "this node is already part of the cluster of {manager}; `weft cluster leave` leaves it"
+                ),
             }),
         }
     }
@@ -401,7 +480,10 @@ async fn take_leave(mut membership: Membership, netlink: &Netlink, name: &str, g
         remove_links_and_files(netlink, endpoint).await;
     }
     if let Membership::Worker(worker) = &mut membership
-        && let Err(error) = worker.client.request(&Request::MemberRemove { name: name.to_owned() }).await
+        && let Err(error) = worker
+            .client
+            .request(&Request::MemberRemove { name: name.to_owned() })
+            .await
     {
         tracing::warn!(%error, "the manager was not told: it still lists this node, and holds its addresses until it joins again");
     }
@@ -413,26 +495,39 @@ fn refused(refusal: Refusal) -> Refused {
         RefusalKind::NotFound => RefusedKind::NotFound,
         RefusalKind::Conflict => RefusedKind::Conflict,
     };
-    Refused { kind, message: refusal.message }
+    Refused {
+        kind,
+        message: refusal.message,
+    }
 }
 
 fn outside() -> Refused {
     Refused {
         kind: RefusedKind::Unavailable,
-        message: "this node is not part of a cluster; `weft cluster init` starts one, `weft cluster join` joins one".to_owned(),
+        message: "this node is not part of a cluster; `weft cluster init` starts one, `weft cluster join` joins one"
+            .to_owned(),
     }
 }
 
 fn failed(error: impl ToString) -> Refused {
-    Refused { kind: RefusedKind::Failed, message: error.to_string() }
+    Refused {
+        kind: RefusedKind::Failed,
+        message: error.to_string(),
+    }
 }
 
 fn invalid(error: impl ToString) -> Refused {
-    Refused { kind: RefusedKind::Invalid, message: error.to_string() }
+    Refused {
+        kind: RefusedKind::Invalid,
+        message: error.to_string(),
+    }
 }
 
 fn stopping() -> Refused {
-    Refused { kind: RefusedKind::Unavailable, message: "the daemon is stopping".to_owned() }
+    Refused {
+        kind: RefusedKind::Unavailable,
+        message: "the daemon is stopping".to_owned(),
+    }
 }
 
 /// Takes as long for a nearly right secret as for a wrong one.

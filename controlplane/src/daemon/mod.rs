@@ -167,13 +167,23 @@ impl Daemon {
             Command::FromNode { node, request, reply } => {
                 let _ = reply.send(self.answer_node(&node, request));
             }
-            Command::Admit { secret, name, address, csr, reply } => {
+            Command::Admit {
+                secret,
+                name,
+                address,
+                csr,
+                reply,
+            } => {
                 let _ = reply.send(self.admit(&secret, name, address, &csr));
             }
             Command::Connect(request, reply) => self.connect(request, reply),
             Command::Connected(connected, reply) => self.connected(*connected, reply),
             Command::ConnectFailed(id) => self.endpoints.connect_failed(&id),
-            Command::Disconnect { network, endpoint, reply } => self.disconnect(network, endpoint, reply),
+            Command::Disconnect {
+                network,
+                endpoint,
+                reply,
+            } => self.disconnect(network, endpoint, reply),
             Command::View(network, reply) => {
                 let _ = reply.send(self.view(&network));
             }
@@ -194,7 +204,11 @@ impl Daemon {
             Command::Info(reply) => {
                 let _ = reply.send(self.info());
             }
-            Command::Resolve { endpoint, question, reply } => {
+            Command::Resolve {
+                endpoint,
+                question,
+                reply,
+            } => {
                 let decision = self.resolve(&endpoint, &question);
                 let _ = reply.send(decision);
             }

@@ -20,7 +20,9 @@ pub struct ClusterStore {
 impl ClusterStore {
     /// Opens or makes the file in the data directory.
     pub fn open(data_dir: &Path) -> Result<ClusterStore, StoreError> {
-        Ok(ClusterStore { file: RowFile::open(data_dir, FILE)? })
+        Ok(ClusterStore {
+            file: RowFile::open(data_dir, FILE)?,
+        })
     }
 
     /// Removes the file: the declared state is gone.
@@ -38,7 +40,12 @@ impl Store for ClusterStore {
         let mut changes = Vec::new();
         changes.extend(self.file.rows::<Network>(NETWORK)?.into_iter().map(Change::PutNetwork));
         changes.extend(self.file.rows::<Service>(SERVICE)?.into_iter().map(Change::PutService));
-        changes.extend(self.file.rows::<Allocation>(ALLOCATION)?.into_iter().map(Change::PutAllocation));
+        changes.extend(
+            self.file
+                .rows::<Allocation>(ALLOCATION)?
+                .into_iter()
+                .map(Change::PutAllocation),
+        );
         changes.extend(self.file.rows::<Member>(MEMBER)?.into_iter().map(Change::PutMember));
         Ok(changes)
     }

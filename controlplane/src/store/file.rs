@@ -39,11 +39,21 @@ impl RowFile {
     /// Opens the file, making it and its directory when they are not there. Only root reads it: it holds keys.
     pub(super) fn open(directory: &Path, name: &str) -> Result<RowFile, StoreError> {
         let path = directory.join(name);
-        let io = |source| StoreError::File { path: path.clone(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
+        let io = |source| StoreError::File {
+            path: path.clone(),
+            source,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(io)?;
         let database = Database::create(&path).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
-            other => StoreError::Database { path: path.clone(), reason: other.to_string() },
+            other => StoreError::Database {
+                path: path.clone(),
+                reason: other.to_string(),
+            },
         })?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(io)?;
         let file = RowFile { path, database };
@@ -55,10 +65,17 @@ impl RowFile {
         let transaction = self.database.begin_write().map_err(|e| self.broken(e))?;
         {
             let mut meta = transaction.open_table(META).map_err(|e| self.broken(e))?;
-            let found = meta.get(FORMAT_KEY).map_err(|e| self.broken(e))?.map(|format| format.value());
+            let found = meta
+                .get(FORMAT_KEY)
+                .map_err(|e| self.broken(e))?
+                .map(|format| format.value());
             match found {
                 Some(found) if found > FORMAT => {
-                    return Err(StoreError::Newer { path: self.path.clone(), found, known: FORMAT });
+                    return Err(StoreError::Newer {
+                        path: self.path.clone(),
+                        found,
+                        known: FORMAT,
+                    });
                 }
                 Some(_) => {}
                 None => {
@@ -76,7 +93,10 @@ impl RowFile {
         let table = transaction.open_table(ROWS).map_err(|e| self.broken(e))?;
         let mut rows = Vec::new();
         // '0' is the character after '/': the range is exactly the keys that begin with `kind/`.
-        for row in table.range(format!("{kind}/").as_str()..format!("{kind}0").as_str()).map_err(|e| self.broken(e))? {
+        for row in table
+            .range(format!("{kind}/").as_str()..format!("{kind}0").as_str())
+            .map_err(|e| self.broken(e))?
+        {
             let (key, value) = row.map_err(|e| self.broken(e))?;
             let row = serde_json::from_slice(value.value()).map_err(|error| StoreError::Row {
                 path: self.path.clone(),
@@ -95,11 +115,17 @@ impl RowFile {
             let mut table = transaction.open_table(ROWS).map_err(|e| self.broken(e))?;
             for write in writes {
                 match write {
-                    Write::Put(key, value) => drop(table.insert(key.as_str(), value.as_slice()).map_err(|e| self.broken(e))?),
+                    Write::Put(key, value) => drop(
+                        table
+                            .insert(key.as_str(), value.as_slice())
+                            .map_err(|e| self.broken(e))?,
+                    ),
                     Write::Remove(key) => drop(table.remove(key.as_str()).map_err(|e| self.broken(e))?),
                     Write::RemoveKind(kind) => {
                         let (from, to) = (format!("{kind}/"), format!("{kind}0"));
-                        table.retain_in(from.as_str()..to.as_str(), |_, _| false).map_err(|e| self.broken(e))?;
+                        table
+                            .retain_in(from.as_str()..to.as_str(), |_, _| false)
+                            .map_err(|e| self.broken(e))?;
                     }
                 }
             }
@@ -108,6 +134,9 @@ impl RowFile {
     }
 
     pub(super) fn broken(&self, error: impl std::fmt::Display) -> StoreError {
-        StoreError::Database { path: self.path.clone(), reason: error.to_string() }
+        StoreError::Database {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        }
     }
 }

@@ -74,7 +74,9 @@ pub struct NodeStore {
 impl NodeStore {
     /// Opens or makes the file in the data directory.
     pub fn open(data_dir: &Path) -> Result<NodeStore, StoreError> {
-        Ok(NodeStore { file: RowFile::open(data_dir, FILE)? })
+        Ok(NodeStore {
+            file: RowFile::open(data_dir, FILE)?,
+        })
     }
 
     /// This node's place in a cluster, if it is in one.
@@ -98,7 +100,11 @@ impl NodeStore {
 
     /// Forgets identity, secrets and endpoints.
     pub fn forget_cluster(&self) -> Result<(), StoreError> {
-        self.file.write(&[Write::RemoveKind(IDENTITY), Write::RemoveKind(SECRETS), Write::RemoveKind(ENDPOINT)])
+        self.file.write(&[
+            Write::RemoveKind(IDENTITY),
+            Write::RemoveKind(SECRETS),
+            Write::RemoveKind(ENDPOINT),
+        ])
     }
 
     /// The endpoints of this node.

@@ -43,7 +43,9 @@ fn committed_rows_survive_and_removed_ones_do_not() {
     let (a, b) = (network("a"), network("b"));
     {
         let store = ClusterStore::open(&directory.0).unwrap();
-        store.commit(&[Change::PutNetwork(a.clone()), Change::PutNetwork(b.clone())]).unwrap();
+        store
+            .commit(&[Change::PutNetwork(a.clone()), Change::PutNetwork(b.clone())])
+            .unwrap();
         store.commit(&[Change::RemoveNetwork(a.id.clone())]).unwrap();
     }
     let store = ClusterStore::open(&directory.0).unwrap();
@@ -61,7 +63,11 @@ fn a_second_daemon_is_told_so() {
 #[test]
 fn a_damaged_file_is_named() {
     let directory = Directory::new("damaged");
-    fs::write(directory.0.join("node.redb"), b"this is no database, and long enough to look at").unwrap();
+    fs::write(
+        directory.0.join("node.redb"),
+        b"this is no database, and long enough to look at",
+    )
+    .unwrap();
     let message = NodeStore::open(&directory.0).expect_err("damaged").to_string();
     assert!(message.contains("node.redb"), "{message}");
 }
@@ -71,7 +77,10 @@ fn the_files_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let directory = Directory::new("private");
     let _store = NodeStore::open(&directory.0).unwrap();
-    let mode = fs::metadata(directory.0.join("node.redb")).unwrap().permissions().mode();
+    let mode = fs::metadata(directory.0.join("node.redb"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -87,7 +96,10 @@ fn identity_and_secrets_come_back_and_go() {
         key_pem: "key".to_owned(),
         gossip_peers: vec!["192.168.0.1:7946".parse().unwrap()],
     };
-    let secrets = ManagerSecrets { ca_key_pem: "k".to_owned(), join_secret: "s".to_owned() };
+    let secrets = ManagerSecrets {
+        ca_key_pem: "k".to_owned(),
+        join_secret: "s".to_owned(),
+    };
     let store = NodeStore::open(&directory.0).unwrap();
     store.put_identity(&identity, Some(&secrets)).unwrap();
     drop(store);

@@ -1,7 +1,7 @@
 //! `weft cluster`, `weft node` and `weft info`.
 
-use crate::output::{line, table};
 use crate::Failure;
+use crate::output::{line, table};
 use clap::Subcommand;
 use weft::api::types::{Info, Join, Leave, Node, Token};
 use weft::client::Client;
@@ -51,12 +51,23 @@ pub(crate) async fn run(client: &Client, verb: Verb) -> Result<(), Failure> {
             let token: Token = client.post("/cluster/init", &()).await?;
             if !quiet {
                 let info: Info = client.get("/info").await?;
-                line(&format!("Cluster initialized: current node ({}) is now its manager.\n", info.name))?;
+                line(&format!(
+                    "Cluster initialized: current node ({}) is now its manager.\n",
+                    info.name
+                ))?;
             }
             print_token(client, &token, quiet).await
         }
         Verb::Join { token, manager } => {
-            client.tell("/cluster/join", &Join { join_token: token, remote_addr: manager }).await?;
+            client
+                .tell(
+                    "/cluster/join",
+                    &Join {
+                        join_token: token,
+                        remote_addr: manager,
+                    },
+                )
+                .await?;
             line("This node joined a cluster as a worker.")
         }
         Verb::JoinToken { quiet } => {
@@ -77,7 +88,10 @@ async fn print_token(client: &Client, token: &Token, quiet: bool) -> Result<(), 
     let info: Info = client.get("/info").await?;
     let manager = info.manager.unwrap_or_default();
     line("To add a worker to this cluster, run the following command:\n")?;
-    line(&format!("    weft cluster join --token {} {manager}\n", token.join_token))
+    line(&format!(
+        "    weft cluster join --token {} {manager}\n",
+        token.join_token
+    ))
 }
 
 pub(crate) async fn run_node(client: &Client, verb: &NodeVerb) -> Result<(), Failure> {
@@ -90,10 +104,23 @@ pub(crate) async fn run_node(client: &Client, verb: &NodeVerb) -> Result<(), Fai
                     Role::Manager => "Manager",
                     Role::Worker => "Worker",
                 };
-                let id = if node.this { format!("{} *", node.id) } else { node.id.clone() };
-                vec![id, node.hostname.clone(), status.to_owned(), role.to_owned(), node.address.to_string()]
+                let id = if node.this {
+                    format!("{} *", node.id)
+                } else {
+                    node.id.clone()
+                };
+                vec![
+                    id,
+                    node.hostname.clone(),
+                    status.to_owned(),
+                    role.to_owned(),
+                    node.address.to_string(),
+                ]
             };
-            table(&["ID", "HOSTNAME", "STATUS", "ROLE", "ADDRESS"], &nodes.iter().map(row).collect::<Vec<_>>())
+            table(
+                &["ID", "HOSTNAME", "STATUS", "ROLE", "ADDRESS"],
+                &nodes.iter().map(row).collect::<Vec<_>>(),
+            )
         }
     }
 }

@@ -15,7 +15,14 @@ use weft::client::{Client, ClientError};
 #[command(name = "weft", version, propagate_version = true)]
 struct Arguments {
     /// The daemon's socket
-    #[arg(long, short = 'H', global = true, env = "WEFT_SOCKET", value_name = "PATH", default_value = "/run/weft/weft.sock")]
+    #[arg(
+        long,
+        short = 'H',
+        global = true,
+        env = "WEFT_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/weft/weft.sock"
+    )]
     socket: PathBuf,
     #[command(subcommand)]
     verb: Verb,

@@ -1,7 +1,7 @@
 //! `weft network`.
 
-use crate::output::{json, line, short, table};
 use crate::Failure;
+use crate::output::{json, line, short, table};
 use clap::{Args, Subcommand};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -82,7 +82,12 @@ pub(crate) struct ConnectArguments {
     /// Name or id of the network
     network: String,
     /// Namespace: a name of `ip netns`, or a path
-    #[arg(long, value_name = "NAME|PATH", required_unless_present = "pid", conflicts_with = "pid")]
+    #[arg(
+        long,
+        value_name = "NAME|PATH",
+        required_unless_present = "pid",
+        conflicts_with = "pid"
+    )]
     netns: Option<String>,
     /// Namespace: that of a process
     #[arg(long)]
@@ -107,7 +112,11 @@ pub(crate) struct ConnectArguments {
 fn pair(text: &str) -> Result<(String, String), String> {
     // Docker takes a key alone as one with an empty value.
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
-    if key.is_empty() { Err(format!("{text:?}: KEY=VALUE is wanted")) } else { Ok((key.to_owned(), value.to_owned())) }
+    if key.is_empty() {
+        Err(format!("{text:?}: KEY=VALUE is wanted"))
+    } else {
+        Ok((key.to_owned(), value.to_owned()))
+    }
 }
 
 pub(crate) async fn run(client: &Client, verb: Verb) -> Result<(), Failure> {
@@ -125,7 +134,13 @@ pub(crate) async fn run(client: &Client, verb: Verb) -> Result<(), Failure> {
 }
 
 async fn create(client: &Client, arguments: Create) -> Result<(), Failure> {
-    let ipam = Ipam { config: vec![IpamConfig { subnet: arguments.subnet, gateway: arguments.gateway }], ..Ipam::default() };
+    let ipam = Ipam {
+        config: vec![IpamConfig {
+            subnet: arguments.subnet,
+            gateway: arguments.gateway,
+        }],
+        ..Ipam::default()
+    };
     let body = NetworkCreate {
         name: arguments.name,
         driver: Some(arguments.driver),
@@ -140,15 +155,27 @@ async fn create(client: &Client, arguments: Create) -> Result<(), Failure> {
 async fn list(client: &Client, arguments: &List) -> Result<(), Failure> {
     let networks: Vec<Network> = client.get("/networks").await?;
     if arguments.quiet {
-        return networks.iter().try_for_each(|n| line(&short(&n.id, arguments.no_trunc)));
+        return networks
+            .iter()
+            .try_for_each(|n| line(&short(&n.id, arguments.no_trunc)));
     }
     if arguments.format == "json" {
         return networks.iter().try_for_each(|n| {
             line(&serde_json::json!({ "ID": n.id, "Name": n.name, "Driver": n.driver, "Scope": n.scope }).to_string())
         });
     }
-    let row = |n: &Network| vec![short(&n.id, arguments.no_trunc), n.name.clone(), n.driver.clone(), n.scope.clone()];
-    table(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], &networks.iter().map(row).collect::<Vec<_>>())
+    let row = |n: &Network| {
+        vec![
+            short(&n.id, arguments.no_trunc),
+            n.name.clone(),
+            n.driver.clone(),
+            n.scope.clone(),
+        ]
+    };
+    table(
+        &["NETWORK ID", "NAME", "DRIVER", "SCOPE"],
+        &networks.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 async fn inspect(client: &Client, names: &[String]) -> Result<(), Failure> {
@@ -195,6 +222,8 @@ async fn connect(client: &Client, arguments: ConnectArguments) -> Result<(), Fai
         aliases: arguments.aliases,
         ipv4_address: arguments.ip,
     };
-    let connected: Connected = client.post(&format!("/networks/{}/connect", segment(&arguments.network)), &body).await?;
+    let connected: Connected = client
+        .post(&format!("/networks/{}/connect", segment(&arguments.network)), &body)
+        .await?;
     if arguments.verbose { json(&connected) } else { Ok(()) }
 }

@@ -50,5 +50,9 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
 
 /// An id as tables show it.
 pub(crate) fn short(id: &str, whole: bool) -> String {
-    if whole { id.to_owned() } else { id.chars().take(SHORT_ID).collect() }
+    if whole {
+        id.to_owned()
+    } else {
+        id.chars().take(SHORT_ID).collect()
+    }
 }

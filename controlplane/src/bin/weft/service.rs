@@ -1,7 +1,7 @@
 //! `weft service`.
 
-use crate::output::{json, line, short, table};
 use crate::Failure;
+use crate::output::{json, line, short, table};
 use clap::{Args, Subcommand, ValueEnum};
 use weft::api::types::{EndpointSpec, NetworkTarget, Service, ServiceCreate, ServiceCreated, Task, TaskTemplate};
 use weft::client::{Client, segment};
@@ -75,7 +75,11 @@ async fn create(client: &Client, arguments: Create) -> Result<(), Failure> {
         Mode::Vip => EndpointMode::Vip,
         Mode::Dnsrr => EndpointMode::Dnsrr,
     };
-    let networks = arguments.networks.into_iter().map(|target| NetworkTarget { target }).collect();
+    let networks = arguments
+        .networks
+        .into_iter()
+        .map(|target| NetworkTarget { target })
+        .collect();
     let body = ServiceCreate {
         name: arguments.name,
         task_template: TaskTemplate { networks },
@@ -101,9 +105,23 @@ fn row(service: &Service, tasks: &[Task]) -> Vec<String> {
         EndpointMode::Dnsrr => "dnsrr",
     };
     let count = tasks.iter().filter(|task| task.service_id == service.id).count();
-    let running = tasks.iter().filter(|task| task.service_id == service.id && task.state == "running").count();
-    let vips: Vec<&str> = service.endpoint.virtual_ips.iter().map(|vip| vip.address.as_str()).collect();
-    vec![short(&service.id, false), service.spec.name.clone(), mode.to_owned(), format!("{running}/{count}"), vips.join(", ")]
+    let running = tasks
+        .iter()
+        .filter(|task| task.service_id == service.id && task.state == "running")
+        .count();
+    let vips: Vec<&str> = service
+        .endpoint
+        .virtual_ips
+        .iter()
+        .map(|vip| vip.address.as_str())
+        .collect();
+    vec![
+        short(&service.id, false),
+        service.spec.name.clone(),
+        mode.to_owned(),
+        format!("{running}/{count}"),
+        vips.join(", "),
+    ]
 }
 
 async fn inspect(client: &Client, names: &[String]) -> Result<(), Failure> {
@@ -126,14 +144,29 @@ async fn tasks(client: &Client, service: &str, no_trunc: bool) -> Result<(), Fai
     let tasks: Vec<Task> = client.get(&format!("/tasks?service={}", segment(service))).await?;
     let rows: Vec<Vec<String>> = tasks
         .into_iter()
-        .map(|t| vec![short(&t.id, no_trunc), t.name, t.node, "Running".to_owned(), capitalised(&t.state), t.address.to_string()])
+        .map(|t| {
+            vec![
+                short(&t.id, no_trunc),
+                t.name,
+                t.node,
+                "Running".to_owned(),
+                capitalised(&t.state),
+                t.address.to_string(),
+            ]
+        })
         .collect();
-    table(&["ID", "NAME", "NODE", "DESIRED STATE", "CURRENT STATE", "ADDRESS"], &rows)
+    table(
+        &["ID", "NAME", "NODE", "DESIRED STATE", "CURRENT STATE", "ADDRESS"],
+        &rows,
+    )
 }
 
 fn capitalised(word: &str) -> String {
     let mut characters = word.chars();
-    characters.next().map(|first| first.to_ascii_uppercase().to_string() + characters.as_str()).unwrap_or_default()
+    characters
+        .next()
+        .map(|first| first.to_ascii_uppercase().to_string() + characters.as_str())
+        .unwrap_or_default()
 }
 
 async fn remove(client: &Client, names: &[String]) -> Result<(), Failure> {
