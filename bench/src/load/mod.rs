@@ -14,6 +14,7 @@ use crate::netns::Netns;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,10 +95,18 @@ pub(crate) fn listen(netns: &Netns) -> Result<TcpListener> {
     })
 }
 
-/// Accepts one connection before [`PATIENCE`] ends.
+/// Accepts one connection before [`PATIENCE`] ends. Several threads may wait on one listener; each gets one connection.
 pub(crate) fn accept(listener: &TcpListener) -> Result<TcpStream> {
-    wait_readable(listener, PATIENCE)?;
-    let (stream, _) = listener.accept().context(|| "cannot accept a connection".to_owned())?;
+    let deadline = Instant::now() + PATIENCE;
+    let stream = loop {
+        wait_readable(listener, deadline.saturating_duration_since(Instant::now()))?;
+        match listener.accept() {
+            Ok((stream, _)) => break stream,
+            // Another thread was faster.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context(|| "cannot accept a connection".to_owned()),
+        }
+    };
     stream
         .set_nonblocking(false)
         .context(|| "cannot make a connection blocking".to_owned())?;
@@ -127,7 +136,7 @@ fn wait_readable(socket: &impl AsFd, patience: Duration) -> Result<()> {
     let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
     let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     match poll(&mut sockets, timeout).context(|| "cannot wait for a connection".to_owned())? {
-        0 => Err(Error::new(format!("no connection within {} s", patience.as_secs()))),
+        0 => Err(Error::new("nobody connected in time")),
         _ => Ok(()),
     }
 }
