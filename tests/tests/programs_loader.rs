@@ -86,7 +86,7 @@ fn a_new_interface_with_the_index_of_a_lost_one_is_attached() {
     attach(&mut dataplane, &namespace, ifindex);
     namespace.ip("link del one");
     namespace.ip(&format!("link add one index {ifindex} type veth peer name other"));
-    assert_eq!(programs_at(&namespace, "one"), []);
+    assert_eq!(programs_at(&namespace, "one"), Vec::<u32>::new());
     attach(&mut dataplane, &namespace, ifindex);
     assert_eq!(programs_at(&namespace, "one").len(), 1);
 }
