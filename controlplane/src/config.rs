@@ -11,7 +11,7 @@ pub use flags::Flags;
 use file::File;
 use ipnet::Ipv4Net;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use weft_dataplane::abi::VXLAN_PORT;
 
 /// Where the daemon looks for its configuration when no file is named.
@@ -295,9 +295,4 @@ fn log_level(level: Option<String>) -> Result<String, ConfigError> {
             rule,
         })
     }
-}
-
-/// Whether a path names a file that is there.
-pub(crate) fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
 }

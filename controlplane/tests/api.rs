@@ -46,6 +46,17 @@ mod the_socket {
     }
 
     #[test]
+    fn what_is_no_socket_is_kept() {
+        let directory = Directory::new();
+        let path = directory.0.join("precious");
+        std::fs::write(&path, "precious").unwrap();
+        let error = within(async { weft::api::bind(&path).await.unwrap_err().to_string() });
+        let told = error.contains(path.to_str().unwrap()) && error.contains("no socket");
+        assert!(told, "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
     fn nobody_there_is_told_as_docker_does() {
         let directory = Directory::new();
         let client = Client::new(directory.0.join("weft.sock"));

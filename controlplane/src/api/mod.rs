@@ -13,7 +13,7 @@ use axum::routing::{delete, get, post};
 use reply::Refusal;
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -29,6 +29,9 @@ pub enum BindError {
     /// Another daemon answers there.
     #[error("api-socket {0}: another weftd answers there; stop it or choose another api-socket")]
     InUse(PathBuf),
+    /// Something that is no socket is there.
+    #[error("api-socket {0}: a file that is no socket is there; move it away or choose another api-socket")]
+    NotASocket(PathBuf),
     /// The file system refused.
     #[error("api-socket {path}: {source}")]
     Io {
@@ -48,7 +51,10 @@ pub async fn bind(path: &Path) -> Result<UnixListener, BindError> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(io)?;
     }
-    if crate::config::exists(path) {
+    if let Ok(there) = std::fs::symlink_metadata(path) {
+        if !there.file_type().is_socket() {
+            return Err(BindError::NotASocket(path.to_owned()));
+        }
         if UnixStream::connect(path).await.is_ok() {
             return Err(BindError::InUse(path.to_owned()));
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use clap::Parser;
+use std::path::Path;
 
 fn load(json: &str, flags: &[&str]) -> Result<Config, String> {
     let flags = Flags::try_parse_from(std::iter::once(&"weftd").chain(flags)).map_err(|error| error.to_string())?;
