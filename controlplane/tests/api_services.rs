@@ -275,6 +275,7 @@ mod refusals {
                 "Mode",
             ),
             ("GET", "/nonsense", "", 404, "/nonsense"),
+            ("PUT", "/networks", "", 400, "PUT"),
         ] {
             let (got, message) = refusal(&daemon, method, path, body);
             assert!(

@@ -201,6 +201,21 @@ mod network {
     }
 
     #[test]
+    fn one_named_create_is_like_any_other() {
+        let daemon = SmallDaemon::manager();
+        ok(&daemon, &["network", "create", "create"]);
+        ok(
+            &daemon,
+            &["service", "create", "--name", "create", "--network", "create"],
+        );
+        assert!(ok(&daemon, &["service", "inspect", "create"]).contains("\"Name\": \"create\""));
+        assert_eq!(ok(&daemon, &["service", "rm", "create"]), "create\n");
+        assert!(ok(&daemon, &["network", "inspect", "create"]).contains("\"Name\": \"create\""));
+        assert_eq!(ok(&daemon, &["network", "rm", "create"]), "create\n");
+        assert!(fails(&daemon, &["network", "inspect", "create"]).contains("create"));
+    }
+
+    #[test]
     fn rm_prints_what_went_and_fails_for_the_rest() {
         let daemon = furnished();
         ok(&daemon, &["network", "create", "net2"]);
