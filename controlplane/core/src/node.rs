@@ -4,16 +4,16 @@
 //! follows from them. The caller hands in [`Input`]s and the time, performs the [`Effect`]s, and calls again at
 //! [`Node::poll_timeout`]. Commands that have an answer at once (table operations, look-ups) are methods.
 
+mod derive;
+
 use crate::cluster::Network;
 use crate::dns::{Decision, Question, Zones};
 use crate::id::{EndpointId, MacAddress, NetworkId, NodeId};
 use crate::networkdb::{self, EntryError, Event, JoinNetworkError, LeaveNetworkError, LogLevel, NetworkDb, StreamId};
-use crate::overlay::{Overlay, PeerRow};
-use crate::reconcile::{self, Step};
+use crate::reconcile::Step;
 use crate::record::{ENDPOINT_TABLE, EndpointRecord, PEER_TABLE, PeerRecord};
-use crate::service::{EndpointRow, Services};
 use crate::time::{Duration, Instant};
-use crate::wanted::{self, Inputs, LocalAttachment, MapContents, Overflow, Wanted};
+use crate::wanted::{MapContents, Overflow};
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -458,151 +458,8 @@ impl Node {
         }
     }
 
-    /// Computes names, services and maps anew from the tables, and the steps from what the kernel has.
-    fn derive(&mut self) {
-        let (peers, endpoints) = self.decode_tables();
-        let own = BTreeSet::from([IpAddr::V4(self.vtep)]);
-        let overlay = Overlay::new(peers, &own);
-        let services = Services::new(endpoints);
-        self.zones = Zones::new();
-        for (id, on_network) in &services.networks {
-            if let Some(network) = self.networks.get(id) {
-                self.zones
-                    .set(id.clone(), network.name.clone(), on_network.names.clone());
-            }
-        }
-        let (wanted, vteps) = self.compute(&overlay, &services);
-        if vteps != self.asked_routes {
-            self.asked_routes.clone_from(&vteps);
-            self.effects.push_back(Effect::FindRoutes(vteps));
-        }
-        if wanted.overflows != self.overflow {
-            self.overflow.clone_from(&wanted.overflows);
-            self.effects.push_back(Effect::Overflow(wanted.overflows));
-        }
-        let Some(present) = &self.present else {
-            self.effects.push_back(Effect::ReadMaps);
-            return;
-        };
-        let target = if self.settling_until.is_some() {
-            keep_others(wanted.contents, present)
-        } else {
-            wanted.contents
-        };
-        let steps = reconcile::steps(&target, present);
-        if !steps.is_empty() {
-            self.present = Some(target);
-            self.effects.push_back(Effect::Maps(steps));
-        }
-    }
-
-    fn compute(&self, overlay: &Overlay, services: &Services) -> (Wanted, BTreeSet<Ipv4Addr>) {
-        let attachment = |e: &Endpoint| LocalAttachment {
-            endpoint: e.id.clone(),
-            network: e.network.clone(),
-            ifindex: e.ifindex,
-            ip: e.ip,
-            mac: e.mac,
-        };
-        let attachments: Vec<LocalAttachment> = self.endpoints.values().map(attachment).collect();
-        let joined: BTreeSet<NetworkId> = self.gossip.joined_networks().cloned().collect();
-        let inputs = Inputs {
-            networks: &self.networks,
-            joined: &joined,
-            attachments: &attachments,
-            overlay,
-            services,
-            routes: &self.routes,
-        };
-        (wanted::wanted(&inputs), wanted::vteps(&inputs))
-    }
-
-    /// The records of all networks that this node takes part in and knows. Also asks for those that it does not know.
-    fn decode_tables(&mut self) -> (Vec<PeerRow>, Vec<EndpointRow>) {
-        let (mut peers, mut endpoints) = (Vec::new(), Vec::new());
-        let mut rejected = BTreeSet::new();
-        let mut unknown = Vec::new();
-        for id in self.gossip.joined_networks() {
-            if !self.networks.contains_key(id) {
-                unknown.push(id.clone());
-                continue;
-            }
-            for row in self.gossip.rows(id, PEER_TABLE) {
-                let (network, endpoint, owner) = (id.clone(), row.key.to_owned(), row.owner.clone());
-                match PeerRecord::decode(row.value) {
-                    Ok(record) => peers.push(PeerRow {
-                        network,
-                        endpoint,
-                        owner,
-                        record,
-                    }),
-                    Err(error) => {
-                        rejected.insert(format!("{PEER_TABLE} row {endpoint} of node {owner}: {error}"));
-                    }
-                }
-            }
-            for row in self.gossip.rows(id, ENDPOINT_TABLE) {
-                let (network, endpoint, owner) = (id.clone(), row.key.to_owned(), row.owner.clone());
-                match EndpointRecord::decode(row.value) {
-                    Ok(record) => endpoints.push(EndpointRow {
-                        network,
-                        endpoint,
-                        owner,
-                        record,
-                    }),
-                    Err(error) => {
-                        rejected.insert(format!("{ENDPOINT_TABLE} row {endpoint} of node {owner}: {error}"));
-                    }
-                }
-            }
-        }
-        self.ask_for(unknown);
-        for message in rejected.difference(&self.rejected) {
-            self.effects.push_back(Effect::Log {
-                level: LogLevel::Warn,
-                message: message.clone(),
-            });
-        }
-        self.rejected = rejected;
-        (peers, endpoints)
-    }
-
-    fn ask_for(&mut self, unknown: Vec<NetworkId>) {
-        for id in unknown {
-            if self.asked_networks.insert(id.clone()) {
-                self.effects.push_back(Effect::FindNetwork(id));
-            }
-        }
-    }
-
     /// The VTEPs whose routes matter: to be found again when the underlay changes.
     pub fn vteps(&self) -> &BTreeSet<Ipv4Addr> {
         &self.asked_routes
     }
-}
-
-/// While the tables may still be on their way, what the kernel knows of others stays: entries are added and replaced, none goes.
-fn keep_others(mut wanted: MapContents, present: &MapContents) -> MapContents {
-    for (address, peer) in &present.peers {
-        wanted.peers.entry(*address).or_insert(*peer);
-    }
-    for (vtep, node) in &present.nodes {
-        wanted.nodes.entry(*vtep).or_insert(*node);
-    }
-    for (vip, service) in &present.services {
-        let fewer = wanted
-            .services
-            .get(vip)
-            .is_none_or(|new| new.backend_count < service.backend_count);
-        if fewer {
-            wanted.services.insert(*vip, *service);
-            wanted.backends.retain(|key, _| (key.vni, key.vip) != (vip.vni, vip.ip));
-            let kept = present
-                .backends
-                .iter()
-                .filter(|(key, _)| (key.vni, key.vip) == (vip.vni, vip.ip));
-            wanted.backends.extend(kept.map(|(key, backend)| (*key, *backend)));
-        }
-    }
-    wanted
 }

@@ -23,6 +23,52 @@ pub struct Refused {
     pub message: String,
 }
 
+impl Refused {
+    /// The request itself is wrong.
+    pub fn invalid(message: impl ToString) -> Refused {
+        Refused {
+            kind: RefusedKind::Invalid,
+            message: message.to_string(),
+        }
+    }
+
+    /// The thing does not exist.
+    pub fn not_found(message: impl ToString) -> Refused {
+        Refused {
+            kind: RefusedKind::NotFound,
+            message: message.to_string(),
+        }
+    }
+
+    /// The thing is in use or exists already.
+    pub fn conflict(message: impl ToString) -> Refused {
+        Refused {
+            kind: RefusedKind::Conflict,
+            message: message.to_string(),
+        }
+    }
+
+    /// The node is not in a cluster, or the manager is away.
+    pub fn unavailable(message: impl ToString) -> Refused {
+        Refused {
+            kind: RefusedKind::Unavailable,
+            message: message.to_string(),
+        }
+    }
+
+    /// The kernel or the disk refused.
+    pub fn failed(message: impl ToString) -> Refused {
+        Refused {
+            kind: RefusedKind::Failed,
+            message: message.to_string(),
+        }
+    }
+
+    pub(crate) fn stopping() -> Refused {
+        Refused::unavailable("the daemon is stopping")
+    }
+}
+
 /// Kinds of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusedKind {

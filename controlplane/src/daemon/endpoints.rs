@@ -1,32 +1,26 @@
 //! Endpoints of this node: connecting, disconnecting, and taking over after a restart.
 
-use super::{
-    Command, Connect, Daemon, HOST_RESOLV_CONF, Handle, LocalEndpoint, NetworkView, Refused, RefusedKind, ReplyTo,
-};
+use super::connect::{Maker, clean_up, remove_files};
+use super::{Command, Connect, Daemon, LocalEndpoint, NetworkView, Refused, ReplyTo};
 use crate::dataplane::Hook;
-use crate::netlink::{EndpointLinkSpec, HOST_INTERFACE_PREFIX, Netlink, host_interface_name};
-use crate::netns::{Netns, NetnsSpec};
-use crate::resolver::{Resolver, ResolverHandle, resolv_conf};
+use crate::netlink::HOST_INTERFACE_PREFIX;
+use crate::netns::Netns;
+use crate::resolver::{Resolver, ResolverHandle};
 use crate::store::NodeEndpoint;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use weft_core::cluster::{self, Allocation, Network, Reply, Request};
+use weft_core::cluster::{Allocation, Network};
 use weft_core::dns::{Decision, Question};
 use weft_core::id::{EndpointId, NetworkId};
 use weft_core::node::{Endpoint, Input};
 use weft_core::record::EndpointRecord;
 
-/// Where `ip netns exec` looks for the `resolv.conf` of a named namespace.
-const ETC_NETNS: &str = "/etc/netns";
-
 /// An endpoint whose links exist, on its way to the daemon.
 #[derive(Debug)]
 pub struct Made {
-    stored: NodeEndpoint,
-    ifindex: u32,
-    netns: Netns,
+    pub(super) stored: NodeEndpoint,
+    pub(super) ifindex: u32,
+    pub(super) netns: Netns,
 }
 
 /// A connected endpoint.
@@ -96,7 +90,7 @@ impl Daemon {
         let id = match random_endpoint_id() {
             Ok(id) => id,
             Err(error) => {
-                let _ = reply.send(Err(failed(error)));
+                let _ = reply.send(Err(Refused::failed(error)));
                 return;
             }
         };
@@ -128,9 +122,11 @@ impl Daemon {
         let Made { stored, ifindex, netns } = made;
         let id = stored.allocation.endpoint.clone();
         let namespace = netns.inode();
-        self.dataplane.attach(Hook::Endpoint, ifindex).map_err(failed)?;
+        self.dataplane
+            .attach(Hook::Endpoint, ifindex)
+            .map_err(Refused::failed)?;
         let served = self.serve_names(&netns, &id);
-        if let Err(refused) = served.and_then(|()| self.store.put_endpoint(&stored).map_err(failed)) {
+        if let Err(refused) = served.and_then(|()| self.store.put_endpoint(&stored).map_err(Refused::failed)) {
             self.release_interface(ifindex);
             self.endpoints.resolvers.retain(|_, r| r.asks_for != id);
             return Err(refused);
@@ -188,7 +184,8 @@ impl Daemon {
                     .await
             }
         };
-        let resolver = Resolver::serve(netns, id.clone(), lookup, Arc::clone(&self.upstreams)).map_err(failed)?;
+        let resolver =
+            Resolver::serve(netns, id.clone(), lookup, Arc::clone(&self.upstreams)).map_err(Refused::failed)?;
         self.endpoints.resolvers.insert(
             namespace,
             Resolving {
@@ -227,10 +224,7 @@ impl Daemon {
     pub(super) fn disconnect(&mut self, network: String, endpoint: String, reply: ReplyTo<Result<(), Refused>>) {
         let Some(id) = self.endpoints.find(&network, &endpoint).cloned() else {
             let message = format!("endpoint {endpoint} is not connected to network {network} on this node");
-            let _ = reply.send(Err(Refused {
-                kind: RefusedKind::NotFound,
-                message,
-            }));
+            let _ = reply.send(Err(Refused::not_found(message)));
             return;
         };
         let gone = self.let_go(&id);
@@ -385,167 +379,6 @@ impl Daemon {
     }
 }
 
-/// Makes the links of one endpoint, and undoes them when it fails half-way.
-struct Maker {
-    handle: Handle,
-    netlink: Netlink,
-    node_name: String,
-    directory: PathBuf,
-    id: EndpointId,
-}
-
-impl Maker {
-    async fn connect(self, request: Connect) -> Result<LocalEndpoint, Refused> {
-        let outcome = self.make_and_hand_over(request).await;
-        if outcome.is_err() {
-            let release = Request::Release {
-                endpoint: self.id.clone(),
-            };
-            // What is not released now is released when the manager is back and this node compares.
-            let _ = self.handle.ask(|reply| Command::Manager(release, reply)).await;
-            self.handle.tell(Command::ConnectFailed(self.id)).await;
-        }
-        outcome
-    }
-
-    async fn make_and_hand_over(&self, request: Connect) -> Result<LocalEndpoint, Refused> {
-        let netns = Netns::open(&request.netns).map_err(invalid)?;
-        let (network, service, allocation) = self.allocate(&request).await?;
-        let stored = NodeEndpoint {
-            netns: request.netns,
-            netns_inode: netns.inode(),
-            interface: String::new(),
-            host_interface: host_interface_name(&self.id),
-            resolv_conf: self.directory.join("resolv.conf"),
-            network,
-            service,
-            allocation,
-        };
-        let made = self.make(stored, netns).await?;
-        let undo = made.stored.clone();
-        let outcome = self
-            .handle
-            .ask(|reply| Command::Connected(Box::new(made), reply))
-            .await
-            .unwrap_or_else(|| Err(stopping()));
-        if outcome.is_err() {
-            remove_links_and_files(&self.netlink, &undo).await;
-        }
-        outcome
-    }
-
-    async fn allocate(&self, request: &Connect) -> Result<(Network, Option<cluster::Service>, Allocation), Refused> {
-        let allocate = Request::Allocate {
-            endpoint: self.id.clone(),
-            network: request.network.clone(),
-            node: self.node_name.clone(),
-            name: request.name.clone(),
-            service: request.service.clone(),
-            aliases: request.aliases.clone(),
-            ip: request.ip,
-        };
-        match self
-            .handle
-            .ask(|reply| Command::Manager(allocate, reply))
-            .await
-            .unwrap_or_else(|| Err(stopping()))?
-        {
-            Reply::Allocated {
-                network,
-                service,
-                allocation,
-            } => Ok((network, service, allocation)),
-            other => Err(failed(format!(
-                "the manager answered {other:?} where an allocation was asked for"
-            ))),
-        }
-    }
-
-    async fn make(&self, mut stored: NodeEndpoint, netns: Netns) -> Result<Made, Refused> {
-        write_resolv_conf(&stored).map_err(failed)?;
-        let spec = EndpointLinkSpec {
-            host_interface: stored.host_interface.clone(),
-            container_interface: None,
-            netns: &netns,
-            ip: local_ip(&stored),
-            mac: stored.allocation.mac,
-            mtu: stored.network.mtu,
-            // As Docker's, an overlay gives no default route: other networks of the container do (`spec/overlay-driver.md` 4.7).
-            default_gateway: None,
-        };
-        match self.netlink.create_endpoint(&spec).await {
-            Ok(links) => {
-                stored.interface = links.container_interface;
-                Ok(Made {
-                    stored,
-                    ifindex: links.host_ifindex,
-                    netns,
-                })
-            }
-            Err(error) => {
-                remove_files(&stored);
-                Err(failed(error))
-            }
-        }
-    }
-}
-
-/// Removes links and files, and gives the address back.
-pub(super) async fn clean_up(handle: &Handle, netlink: &Netlink, stored: &NodeEndpoint) {
-    remove_links_and_files(netlink, stored).await;
-    let release = Request::Release {
-        endpoint: stored.allocation.endpoint.clone(),
-    };
-    if let Some(Err(error)) = handle.ask(|reply| Command::Manager(release, reply)).await {
-        tracing::warn!(endpoint = stored.allocation.name, %error, "address not released yet; it will be when the manager answers again");
-    }
-}
-
-pub(super) async fn remove_links_and_files(netlink: &Netlink, stored: &NodeEndpoint) {
-    if let Err(error) = netlink.remove_endpoint(&stored.host_interface).await {
-        tracing::error!(interface = stored.host_interface, %error, "interface not removed");
-    }
-    remove_files(stored);
-}
-
-fn write_resolv_conf(stored: &NodeEndpoint) -> std::io::Result<()> {
-    let host = fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default();
-    let content = resolv_conf(&host);
-    if let Some(directory) = stored.resolv_conf.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    fs::write(&stored.resolv_conf, &content)?;
-    if let Some(link) = netns_resolv_conf(&stored.netns)
-        && !link.exists()
-        && let Some(directory) = link.parent()
-    {
-        fs::create_dir_all(directory)?;
-        // A link tells later that the file is ours.
-        let _ = fs::remove_file(&link);
-        std::os::unix::fs::symlink(&stored.resolv_conf, &link)?;
-    }
-    Ok(())
-}
-
-fn remove_files(stored: &NodeEndpoint) {
-    if let Some(link) = netns_resolv_conf(&stored.netns)
-        && fs::read_link(&link).is_ok_and(|target| target == stored.resolv_conf)
-    {
-        let _ = fs::remove_file(&link);
-        // Only an empty directory goes; others may keep files there.
-        let _ = link.parent().map(fs::remove_dir);
-    }
-    let _ = fs::remove_file(&stored.resolv_conf);
-    let _ = stored.resolv_conf.parent().map(fs::remove_dir);
-}
-
-fn netns_resolv_conf(netns: &NetnsSpec) -> Option<PathBuf> {
-    match netns {
-        NetnsSpec::Name(name) => Some(Path::new(ETC_NETNS).join(name).join("resolv.conf")),
-        NetnsSpec::Path(_) | NetnsSpec::Pid(_) => None,
-    }
-}
-
 fn published(connected: &Connected) -> Endpoint {
     let NodeEndpoint {
         network,
@@ -592,7 +425,7 @@ fn local_view(connected: &Connected) -> LocalEndpoint {
     }
 }
 
-fn local_ip(stored: &NodeEndpoint) -> ipnet::Ipv4Net {
+pub(super) fn local_ip(stored: &NodeEndpoint) -> ipnet::Ipv4Net {
     // The prefix length of a network is at most 32, so this cannot fail; a single address is what it would fall back to.
     ipnet::Ipv4Net::new(stored.allocation.ip, stored.network.subnet.prefix_len())
         .unwrap_or_else(|_| stored.allocation.ip.into())
@@ -603,25 +436,4 @@ fn random_endpoint_id() -> Result<EndpointId, String> {
     getrandom::fill(&mut bytes).map_err(|error| format!("no random bytes from the kernel: {error}"))?;
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     EndpointId::new(text).map_err(|error| error.to_string())
-}
-
-fn failed(error: impl ToString) -> Refused {
-    Refused {
-        kind: RefusedKind::Failed,
-        message: error.to_string(),
-    }
-}
-
-fn invalid(error: impl ToString) -> Refused {
-    Refused {
-        kind: RefusedKind::Invalid,
-        message: error.to_string(),
-    }
-}
-
-fn stopping() -> Refused {
-    Refused {
-        kind: RefusedKind::Unavailable,
-        message: "the daemon is stopping".to_owned(),
-    }
 }

@@ -1,6 +1,6 @@
 //! This node's place in a cluster: outside, a worker that asks its manager, or the manager.
 
-use super::endpoints::remove_links_and_files;
+use super::connect::remove_links_and_files;
 use super::{Admission, Command, Daemon, JoinRequest, Leaving, NodeView, Refused, RefusedKind, ReplyTo};
 use crate::cluster::client::{self, ManagerClient};
 use crate::cluster::{Authority, JoinToken, der, server};
@@ -74,11 +74,12 @@ impl Membership {
 impl Manager {
     fn answer(&mut self, request: &Request) -> Result<Reply, Refused> {
         let mut entropy = [0; 32];
-        getrandom::fill(&mut entropy).map_err(|error| failed(format!("no random bytes from the kernel: {error}")))?;
+        getrandom::fill(&mut entropy)
+            .map_err(|error| Refused::failed(format!("no random bytes from the kernel: {error}")))?;
         let (reply, changes) = self.state.decide(unix_nanos(), entropy, request).map_err(refused)?;
         if !changes.is_empty() {
             // Memory follows the disk: what the disk refused did not happen.
-            self.store.commit(&changes).map_err(failed)?;
+            self.store.commit(&changes).map_err(Refused::failed)?;
             self.state.apply(&changes);
         }
         Ok(reply)
@@ -109,16 +110,16 @@ impl Daemon {
     }
 
     fn become_manager(&mut self, identity: Identity, secrets: ManagerSecrets) -> Result<(), Refused> {
-        let authority = Authority::load(&identity.ca_pem, &secrets.ca_key_pem).map_err(failed)?;
-        let store = ClusterStore::open(&self.config.data_dir).map_err(failed)?;
+        let authority = Authority::load(&identity.ca_pem, &secrets.ca_key_pem).map_err(Refused::failed)?;
+        let store = ClusterStore::open(&self.config.data_dir).map_err(Refused::failed)?;
         let pools = self.config.default_addr_pools.clone();
-        let mut state = State::new(pools.subnets, pools.mask_length).map_err(failed)?;
-        state.apply(&store.load().map_err(failed)?);
+        let mut state = State::new(pools.subnets, pools.mask_length).map_err(Refused::failed)?;
+        state.apply(&store.load().map_err(Refused::failed)?);
         let listen = SocketAddr::new(self.config.listen_addr, self.config.cluster_port);
-        let listener = server::bind(listen).map_err(failed)?;
+        let listener = server::bind(listen).map_err(Refused::failed)?;
         let server = tokio::spawn(server::serve(
             listener,
-            server::acceptor(&identity).map_err(failed)?,
+            server::acceptor(&identity).map_err(Refused::failed)?,
             self.handle.clone(),
         ));
         self.membership = Membership::Manager(Box::new(Manager {
@@ -133,7 +134,7 @@ impl Daemon {
     }
 
     fn become_worker(&mut self, identity: Identity) -> Result<(), Refused> {
-        let client = Arc::new(ManagerClient::new(&identity).map_err(failed)?);
+        let client = Arc::new(ManagerClient::new(&identity).map_err(Refused::failed)?);
         self.membership = Membership::Worker(Worker { identity, client });
         Ok(())
     }
@@ -168,7 +169,7 @@ impl Daemon {
             _ => false,
         };
         if foreign {
-            return Err(invalid(format!("node {node} may speak for itself only")));
+            return Err(Refused::invalid(format!("node {node} may speak for itself only")));
         }
         if !manager.is_member(node) {
             return Err(Refused {
@@ -198,11 +199,11 @@ impl Daemon {
             return Err(outside());
         };
         if !constant_time_equal(secret.as_bytes(), manager.secrets.join_secret.as_bytes()) {
-            return Err(invalid(
+            return Err(Refused::invalid(
                 "the join token is not valid for this cluster: its secret is wrong; `weft cluster join-token` on the manager prints the right one",
             ));
         }
-        let certificate = manager.authority.sign(csr, &name).map_err(invalid)?;
+        let certificate = manager.authority.sign(csr, &name).map_err(Refused::invalid)?;
         match manager.answer(&Request::MemberAdd {
             name,
             address,
@@ -216,16 +217,18 @@ impl Daemon {
                     member,
                 })
             }
-            other => Err(failed(format!("a member was to be added, the answer is {other:?}"))),
+            other => Err(Refused::failed(format!(
+                "a member was to be added, the answer is {other:?}"
+            ))),
         }
     }
 
     pub(super) fn cluster_init(&mut self) -> Result<String, Refused> {
         self.must_be_outside()?;
-        let authority = Authority::create().map_err(failed)?;
+        let authority = Authority::create().map_err(Refused::failed)?;
         let name = self.config.node_name.clone();
         let address = IpAddr::V4(self.advertise);
-        let (certificate, key) = authority.issue_manager(&name).map_err(failed)?;
+        let (certificate, key) = authority.issue_manager(&name).map_err(Refused::failed)?;
         let own = SocketAddr::new(address, self.config.gossip_port);
         let identity = Identity {
             node_name: name.clone(),
@@ -238,7 +241,7 @@ impl Daemon {
         };
         let secrets = ManagerSecrets {
             ca_key_pem: authority.key_pem(),
-            join_secret: JoinToken::new_secret().map_err(failed)?,
+            join_secret: JoinToken::new_secret().map_err(Refused::failed)?,
         };
         self.become_manager(identity, secrets)?;
         let outcome = self.finish_init(name, address);
@@ -261,7 +264,7 @@ impl Daemon {
         }
         self.store
             .put_identity(&manager.identity, Some(&manager.secrets))
-            .map_err(failed)?;
+            .map_err(Refused::failed)?;
         tracing::info!("cluster initialised, this node is its manager");
         self.cluster_token()
     }
@@ -269,12 +272,12 @@ impl Daemon {
     pub(super) fn cluster_token(&self) -> Result<String, Refused> {
         match &self.membership {
             Membership::Outside => Err(outside()),
-            Membership::Worker(worker) => Err(invalid(format!(
+            Membership::Worker(worker) => Err(Refused::invalid(format!(
                 "this node is not the manager; ask {} for the join token",
                 worker.identity.manager
             ))),
             Membership::Manager(manager) => {
-                let authority = der(&manager.identity.ca_pem).map_err(failed)?;
+                let authority = der(&manager.identity.ca_pem).map_err(Refused::failed)?;
                 Ok(JoinToken::new(&authority, &manager.secrets.join_secret).to_string())
             }
         }
@@ -296,7 +299,7 @@ impl Daemon {
                     handle
                         .ask(|reply| Command::ClusterJoined(admitted, reply))
                         .await
-                        .unwrap_or_else(|| Err(stopping()))
+                        .unwrap_or_else(|| Err(Refused::stopping()))
                 }
                 Err(refused) => Err(refused),
             };
@@ -307,7 +310,7 @@ impl Daemon {
     pub(super) fn cluster_joined(&mut self, admitted: Admitted) -> Result<(), Refused> {
         self.must_be_outside()?;
         let identity = admitted.identity;
-        self.store.put_identity(&identity, None).map_err(failed)?;
+        self.store.put_identity(&identity, None).map_err(Refused::failed)?;
         let peers = identity.gossip_peers.clone();
         tracing::info!(manager = identity.manager, "joined the cluster");
         self.become_worker(identity)?;
@@ -382,11 +385,11 @@ impl Daemon {
             };
             let outcome = match answer.await {
                 Ok(Ok(Reply::Members(members))) => Ok(members.into_iter().map(view).collect()),
-                Ok(Ok(other)) => Err(failed(format!(
+                Ok(Ok(other)) => Err(Refused::failed(format!(
                     "the manager answered {other:?} where its members were asked for"
                 ))),
                 Ok(Err(refused)) => Err(refused),
-                Err(_) => Err(stopping()),
+                Err(_) => Err(Refused::stopping()),
             };
             let _ = reply.send(outcome);
         });
@@ -506,27 +509,6 @@ fn outside() -> Refused {
         kind: RefusedKind::Unavailable,
         message: "this node is not part of a cluster; `weft cluster init` starts one, `weft cluster join` joins one"
             .to_owned(),
-    }
-}
-
-fn failed(error: impl ToString) -> Refused {
-    Refused {
-        kind: RefusedKind::Failed,
-        message: error.to_string(),
-    }
-}
-
-fn invalid(error: impl ToString) -> Refused {
-    Refused {
-        kind: RefusedKind::Invalid,
-        message: error.to_string(),
-    }
-}
-
-fn stopping() -> Refused {
-    Refused {
-        kind: RefusedKind::Unavailable,
-        message: "the daemon is stopping".to_owned(),
     }
 }
 

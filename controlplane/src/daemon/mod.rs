@@ -1,6 +1,7 @@
 //! The daemon: one task that owns all state. Others send it a [`Command`] and wait for the answer.
 
 mod command;
+mod connect;
 mod diagnose;
 mod effects;
 mod endpoints;
