@@ -97,10 +97,18 @@ impl Cluster {
 
     /// All that the maps of a host hold on where packets go, as text.
     pub fn maps(&self, host: usize) -> Result<String> {
-        ["networks", "attachments", "endpoints", "peers", "nodes", "services", "backends"]
-            .map(|map| ask(&self.rig.hosts[host], &format!("/maps/{map}")))
-            .into_iter()
-            .collect()
+        [
+            "networks",
+            "attachments",
+            "endpoints",
+            "peers",
+            "nodes",
+            "services",
+            "backends",
+        ]
+        .map(|map| ask(&self.rig.hosts[host], &format!("/maps/{map}")))
+        .into_iter()
+        .collect()
     }
 }
 
@@ -176,11 +184,15 @@ pub fn dns(container: &Container, name: &str, options: &[&str]) -> Result<Answer
 pub fn wait_names(container: &Container, name: &str, wanted: &[Ipv4Addr]) -> Result<()> {
     let mut wanted: Vec<String> = wanted.iter().map(Ipv4Addr::to_string).collect();
     wanted.sort();
-    wait_until(SOON, &format!("{} finds {name} at {wanted:?}", container.name()), || {
-        let mut found = dns(container, name, &[])?.data;
-        found.sort();
-        equal(found, wanted.clone())
-    })
+    wait_until(
+        SOON,
+        &format!("{} finds {name} at {wanted:?}", container.name()),
+        || {
+            let mut found = dns(container, name, &[])?.data;
+            found.sort();
+            equal(found, wanted.clone())
+        },
+    )
 }
 
 /// Fetches `http://host/` so often, each time on a new connection, and counts who answered.

@@ -174,9 +174,7 @@ fn echo(mut stream: TcpStream) -> Result<(), String> {
         if length == 0 {
             return Ok(());
         }
-        stream
-            .write_all(&buffer[..length])
-            .map_err(|error| error.to_string())?;
+        stream.write_all(&buffer[..length]).map_err(|error| error.to_string())?;
     }
 }
 
@@ -236,7 +234,9 @@ impl Chat {
             }
             if self.thread.as_ref().is_none_or(std::thread::JoinHandle::is_finished) {
                 let ended = self.thread.take().map(std::thread::JoinHandle::join);
-                return Err(format!("the connection ended after {begin} and {done} rounds: {ended:?}"));
+                return Err(format!(
+                    "the connection ended after {begin} and {done} rounds: {ended:?}"
+                ));
             }
             if start.elapsed() > DEADLINE {
                 return Err(format!("the connection did {done} rounds in {DEADLINE:?}"));

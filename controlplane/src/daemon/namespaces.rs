@@ -67,7 +67,9 @@ fn ended(mut watched: Vec<Watched>) -> Vec<EndpointId> {
 fn leads_to(spec: &NetnsSpec, inode: u64) -> bool {
     match fs::metadata(spec.path()) {
         Ok(file) => file.ino() == inode,
-        Err(error) => error.kind() != io::ErrorKind::NotFound && error.raw_os_error() != Some(nix::errno::Errno::ESRCH as i32),
+        Err(error) => {
+            error.kind() != io::ErrorKind::NotFound && error.raw_os_error() != Some(nix::errno::Errno::ESRCH as i32)
+        }
     }
 }
 
