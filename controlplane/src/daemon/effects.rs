@@ -72,10 +72,11 @@ impl Daemon {
     pub(super) fn list_interfaces(&self) {
         let handle = self.handle.clone();
         let netlink = self.netlink.clone();
+        let before = self.endpoints.ids().cloned().collect();
         tokio::spawn(async move {
             match netlink.list_endpoints(HOST_INTERFACE_PREFIX).await {
                 Ok(present) => {
-                    handle.tell(Command::HostInterfaces(present)).await;
+                    handle.tell(Command::HostInterfaces { before, present }).await;
                 }
                 Err(error) => tracing::warn!(%error, "interfaces not listed"),
             }
