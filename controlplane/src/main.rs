@@ -4,14 +4,22 @@ use clap::Parser;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use weft::api;
 use weft::config::{Config, Flags};
 use weft::daemon::{Command, Daemon, Handle, Parts};
-use weft::dataplane::{self, Dataplane, Hook};
+use weft::dataplane::{self, Dataplane, Hook, ProgramLog};
 use weft::gossip::Sockets;
 use weft::netlink::{self, Netlink};
 use weft::store::NodeStore;
+
+/// At this level the programs log each dropped packet; below it they do not contain the code for it.
+const LOG_DROPS_AT: &str = "trace";
+
+/// How often the programs' ring buffer is emptied, at that level: soon for a reader, and long before it is full at a few thousand
+/// drops a second.
+const PROGRAM_LOG_INTERVAL: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let flags = match Flags::try_parse() {
@@ -30,6 +38,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     init_log(&config);
+    raise_open_files();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -135,10 +144,15 @@ async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32) -> Resu
         object: config.bpf_object.clone(),
         pin_directory: config.bpf_pin_dir.clone(),
         data_path_port: config.data_path_port,
-        log_drops: config.log_level == "trace",
+        log_drops: config.log_level == LOG_DROPS_AT,
         force_clsact: false,
     })
     .map_err(|error| error.to_string())?;
+    if config.log_level == LOG_DROPS_AT
+        && let Some(log) = dataplane.take_log()
+    {
+        tokio::spawn(follow_program_log(log));
+    }
     dataplane
         .attach(Hook::Uplink, uplink)
         .map_err(|error| error.to_string())?;
@@ -148,6 +162,25 @@ async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32) -> Resu
         Err(error) => tracing::warn!(%error, "no receive offload of VXLAN, bulk traffic will be slower"),
     }
     Ok(dataplane)
+}
+
+/// Each forwarded DNS query holds a descriptor; the usual soft limit of 1024 is for programs that use `select`.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "limit of open files not raised");
+    }
+}
+
+/// What the programs log goes to the daemon's log as it comes.
+async fn follow_program_log(mut log: ProgramLog) {
+    let mut look = tokio::time::interval(PROGRAM_LOG_INTERVAL);
+    loop {
+        look.tick().await;
+        log.flush();
+    }
 }
 
 fn stop_signal(kind: SignalKind) -> Result<Signal, String> {

@@ -83,12 +83,22 @@ pub fn state(host: &Host) -> String {
         let _ = writeln!(state, "{arguments:?}\n{shown}");
     }
     let links = host.netns().ip("-o addr").expect("addresses are shown");
-    let links = links.lines().map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" "));
+    let links = links
+        .lines()
+        .map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" "));
     let _ = writeln!(state, "{}", links.collect::<Vec<_>>().join("\n"));
     let names = host.netns().ip("-br link").expect("links are shown");
     let names = names.lines().filter_map(|line| line.split_whitespace().next());
     let _ = writeln!(state, "{}", names.collect::<Vec<_>>().join("\n"));
-    for map in ["networks", "endpoints", "attachments", "peers", "nodes", "services", "backends"] {
+    for map in [
+        "networks",
+        "endpoints",
+        "attachments",
+        "peers",
+        "nodes",
+        "services",
+        "backends",
+    ] {
         let shown = get(host, &format!("/maps/{map}")).expect("maps are shown");
         let _ = writeln!(state, "{map}: {shown}");
     }

@@ -1,6 +1,8 @@
 //! Real traffic between namespaces: echo requests, UDP echoes, TCP transfers. Each waits at most [`DEADLINE`].
 
 use crate::namespace::Namespace;
+use crate::rig::{Container, Netns};
+use crate::story::inside;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -12,8 +14,32 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 /// How long a lost packet is waited for before it is sent again.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Where traffic begins and ends.
+pub trait Place: Sync {
+    /// Does something inside the namespace.
+    fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T;
+}
+
+impl Place for Namespace {
+    fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+        Namespace::enter(self, action)
+    }
+}
+
+impl Place for Netns {
+    fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+        inside(self, action).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+impl Place for Container {
+    fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+        self.netns().enter(action)
+    }
+}
+
 /// Sends echo requests with `size` bytes of data until one is answered; says whose answer it was, or that none came.
-pub fn ping(from: &Namespace, to: Ipv4Addr, size: usize) -> Result<Ipv4Addr, String> {
+pub fn ping(from: &impl Place, to: Ipv4Addr, size: usize) -> Result<Ipv4Addr, String> {
     from.enter(|| ping_here(to, size))
 }
 
@@ -71,7 +97,7 @@ pub struct UdpEcho {
 
 impl UdpEcho {
     /// Starts it; each answer begins with `tag`.
-    pub fn start(namespace: &Namespace, address: SocketAddr, tag: &'static [u8]) -> Self {
+    pub fn start(namespace: &impl Place, address: SocketAddr, tag: &'static [u8]) -> Self {
         let socket = namespace.enter(|| UdpSocket::bind(address).expect("a free port"));
         socket.set_read_timeout(Some(RETRY)).expect("a timeout");
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -101,9 +127,137 @@ impl Drop for UdpEcho {
     }
 }
 
+/// A TCP server that gives every byte back, until dropped.
+#[derive(Debug)]
+pub struct TcpEcho {
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl TcpEcho {
+    /// Starts it.
+    pub fn start(place: &impl Place, address: SocketAddr) -> Self {
+        let listener = place.enter(|| TcpListener::bind(address).expect("a free port"));
+        listener.set_nonblocking(true).expect("a socket");
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((stream, _)) => drop(std::thread::spawn(move || echo(stream))),
+                    Err(_) => std::thread::park_timeout(Duration::from_millis(5)),
+                }
+            }
+        });
+        TcpEcho {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for TcpEcho {
+    fn drop(&mut self) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Ends with the connection.
+fn echo(mut stream: TcpStream) -> Result<(), String> {
+    limit(&stream)?;
+    let mut buffer = vec![0; 65536];
+    loop {
+        let length = stream.read(&mut buffer).map_err(|error| error.to_string())?;
+        if length == 0 {
+            return Ok(());
+        }
+        stream.write_all(&buffer[..length]).map_err(|error| error.to_string())?;
+    }
+}
+
+/// A connection to a [`TcpEcho`] that is used all the time, until dropped.
+#[derive(Debug)]
+pub struct Chat {
+    rounds: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    thread: Option<std::thread::JoinHandle<Result<(), String>>>,
+}
+
+/// Bytes of one round of a [`Chat`]: several segments.
+const ROUND: usize = 4000;
+
+/// Rounds that show that a [`Chat`] goes on.
+const ROUNDS: u64 = 100;
+
+impl Chat {
+    /// Connects and begins.
+    pub fn start(from: &impl Place, to: SocketAddr) -> Result<Self, String> {
+        let connect = || TcpStream::connect_timeout(&to, DEADLINE);
+        let mut stream = from.enter(connect).map_err(|error| format!("TCP to {to}: {error}"))?;
+        limit(&stream)?;
+        let rounds = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (count, stopped) = (rounds.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let mut buffer = vec![0; ROUND];
+            let mut round: u32 = 0;
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                round = round.wrapping_add(1);
+                let sent = pattern(round, ROUND);
+                let asked = stream.write_all(&sent).and_then(|()| stream.read_exact(&mut buffer));
+                asked.map_err(|error| format!("TCP to {to}, round {round}: {error}"))?;
+                if buffer != sent {
+                    return Err(format!("TCP to {to}, round {round}: other bytes came back"));
+                }
+                count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        Ok(Chat {
+            rounds,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Waits until many more rounds are done on the same connection.
+    pub fn goes_on(&mut self) -> Result<(), String> {
+        let begin = self.rounds.load(std::sync::atomic::Ordering::Relaxed);
+        let start = Instant::now();
+        loop {
+            let done = self.rounds.load(std::sync::atomic::Ordering::Relaxed) - begin;
+            if done >= ROUNDS {
+                return Ok(());
+            }
+            if self.thread.as_ref().is_none_or(std::thread::JoinHandle::is_finished) {
+                let ended = self.thread.take().map(std::thread::JoinHandle::join);
+                return Err(format!(
+                    "the connection ended after {begin} and {done} rounds: {ended:?}"
+                ));
+            }
+            if start.elapsed() > DEADLINE {
+                return Err(format!("the connection did {done} rounds in {DEADLINE:?}"));
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Chat {
+    fn drop(&mut self) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Sends `size` bytes from a connected socket until they come back behind a tag; returns the tag. A connected socket takes answers only
 /// from the address that it sent to.
-pub fn udp_ask(from: &Namespace, to: SocketAddr, size: usize) -> Result<Vec<u8>, String> {
+pub fn udp_ask(from: &impl Place, to: SocketAddr, size: usize) -> Result<Vec<u8>, String> {
     from.enter(|| {
         let text = |error: io::Error| format!("UDP to {to}: {error}");
         let socket = UdpSocket::bind("0.0.0.0:0").map_err(text)?;
@@ -127,9 +281,9 @@ pub fn udp_ask(from: &Namespace, to: SocketAddr, size: usize) -> Result<Vec<u8>,
 /// Listens in `server` and transfers `bytes` from `client` there and as many back, over one connection to `address`; what arrives
 /// must be what was sent. Returns the address that the server saw.
 pub fn tcp_both_ways(
-    server: &Namespace,
+    server: &impl Place,
     listen: SocketAddr,
-    client: &Namespace,
+    client: &impl Place,
     address: SocketAddr,
     bytes: usize,
 ) -> Result<SocketAddr, String> {

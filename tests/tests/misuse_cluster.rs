@@ -33,15 +33,36 @@ fn wrong_tokens_are_refused() -> Result<()> {
         weft_refuses(worker, &format!("cluster join --token {token} {manager}"), words);
         weft_refuses(worker, "network ls", &["not part of a cluster", "weft cluster join"]);
     };
-    weft_refuses(manager, "cluster join-token", &["not part of a cluster", "weft cluster init"]);
+    weft_refuses(
+        manager,
+        "cluster join-token",
+        &["not part of a cluster", "weft cluster init"],
+    );
     let token = manager.weft(&["cluster", "init", "-q"])?.trim().to_owned();
     let members = manager.weft(&["node", "ls"])?;
 
-    for malformed in ["banana", &token[..token.len() - 1], &token.replace("WFTKN-1", "SWMTKN-1"), &token.replace('-', "_")] {
-        join(malformed, &address, &[malformed, "malformed", "weft cluster join-token"]);
+    for malformed in [
+        "banana",
+        &token[..token.len() - 1],
+        &token.replace("WFTKN-1", "SWMTKN-1"),
+        &token.replace('-', "_"),
+    ] {
+        join(
+            malformed,
+            &address,
+            &[malformed, "malformed", "weft cluster join-token"],
+        );
     }
-    join(&with_other_digit(&token, 10), &address, &[&address, "join token", "weft cluster join-token"]);
-    join(&with_other_digit(&token, token.len() - 1), &address, &["join token", "secret is wrong", "weft cluster join-token"]);
+    join(
+        &with_other_digit(&token, 10),
+        &address,
+        &[&address, "join token", "weft cluster join-token"],
+    );
+    join(
+        &with_other_digit(&token, token.len() - 1),
+        &address,
+        &["join token", "secret is wrong", "weft cluster join-token"],
+    );
     // Nobody listens on the worker's port; the third host does not exist.
     join(&token, &worker.address().to_string(), &["192.168.50.2:2377", "refused"]);
     join(&token, "nosuch.invalid", &["nosuch.invalid"]);
@@ -49,7 +70,10 @@ fn wrong_tokens_are_refused() -> Result<()> {
     assert_eq!(manager.weft(&["node", "ls"])?, members);
 
     worker.weft(&["cluster", "join", "--token", &token, &address])?;
-    assert_eq!(manager.weft(&["node", "ls"])?.lines().count(), members.lines().count() + 1);
+    assert_eq!(
+        manager.weft(&["node", "ls"])?.lines().count(),
+        members.lines().count() + 1
+    );
     weft_refuses(worker, "cluster join-token", &["not the manager", "192.168.50.1:2377"]);
     Ok(())
 }
@@ -69,7 +93,11 @@ fn a_name_that_another_node_has_is_refused() -> Result<()> {
     }
     let token = rig.hosts[0].weft(&["cluster", "init", "-q"])?.trim().to_owned();
     let members = rig.hosts[0].weft(&["node", "ls"])?;
-    weft_refuses(&rig.hosts[1], &format!("cluster join --token {token} 192.168.50.1"), &["node1", "192.168.50.1"]);
+    weft_refuses(
+        &rig.hosts[1],
+        &format!("cluster join --token {token} 192.168.50.1"),
+        &["node1", "192.168.50.1"],
+    );
     weft_refuses(&rig.hosts[1], "network ls", &["not part of a cluster"]);
     assert_eq!(rig.hosts[0].weft(&["node", "ls"])?, members);
     Ok(())
@@ -97,7 +125,9 @@ fn random_bytes_change_nothing() -> Result<()> {
             assert!(silent.iter().all(|connection| connection.is_ok()));
             for _ in 0..CONNECTIONS {
                 let stream = TcpStream::connect(("192.168.50.1", port)).expect("the daemon listens");
-                stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket option");
+                stream
+                    .set_read_timeout(Some(Duration::from_millis(200)))
+                    .expect("a socket option");
                 let _ = (&stream).write_all(&random.message());
                 let _ = stream.shutdown(Shutdown::Write);
                 let _ = (&stream).read(&mut [0; 256]);
@@ -106,7 +136,9 @@ fn random_bytes_change_nothing() -> Result<()> {
     }
     for _ in 0..CONNECTIONS {
         let stream = UnixStream::connect(manager.socket()).map_err(|error| Error::new(error.to_string()))?;
-        stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket option");
+        stream
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .expect("a socket option");
         let _ = (&stream).write_all(&random.message());
         let _ = stream.shutdown(Shutdown::Write);
         let _ = (&stream).read(&mut [0; 256]);
@@ -122,7 +154,11 @@ fn random_bytes_change_nothing() -> Result<()> {
     rig.hosts[1].weft(&["cluster", "join", "--token", token.trim(), "192.168.50.1"])?;
     wait_until(SOON, "the nodes know each other", || {
         let peers = get(&rig.hosts[0], "/clusterpeers")?;
-        if peers.contains("total entries: 2\n") { Ok(()) } else { Err(Error::new(peers)) }
+        if peers.contains("total entries: 2\n") {
+            Ok(())
+        } else {
+            Err(Error::new(peers))
+        }
     })
 }
 
@@ -134,12 +170,15 @@ fn lines_of(host: &Host, without: &str) -> usize {
 
 /// Sends all datagrams, no faster than the daemon takes them.
 fn datagrams(manager: &Host, stranger: &Host, random: &mut Random) -> Result<()> {
-    let socket = enter(stranger.netns(), || UdpSocket::bind("0.0.0.0:0")).map_err(|error| Error::new(error.to_string()))?;
+    let socket =
+        enter(stranger.netns(), || UdpSocket::bind("0.0.0.0:0")).map_err(|error| Error::new(error.to_string()))?;
     let (mut sent, dropped) = (0, queue(manager)?.1);
     while sent < DATAGRAMS {
         for _ in 0..DATAGRAMS_AT_ONCE {
             let message = random.message();
-            socket.send_to(&message, "192.168.50.1:7946").map_err(|error| Error::new(error.to_string()))?;
+            socket
+                .send_to(&message, "192.168.50.1:7946")
+                .map_err(|error| Error::new(error.to_string()))?;
             sent += 1;
         }
         wait_until(SOON, "the daemon took the datagrams", || match queue(manager)? {
@@ -147,7 +186,11 @@ fn datagrams(manager: &Host, stranger: &Host, random: &mut Random) -> Result<()>
             (bytes, _) => Err(Error::new(format!("{bytes} bytes wait"))),
         })?;
     }
-    assert_eq!(queue(manager)?.1, dropped, "datagrams were lost before the daemon saw them");
+    assert_eq!(
+        queue(manager)?.1,
+        dropped,
+        "datagrams were lost before the daemon saw them"
+    );
     Ok(())
 }
 
@@ -156,9 +199,14 @@ fn queue(host: &Host) -> Result<(u64, u64)> {
     let table = host.run("cat", &["/proc/net/udp"])?;
     let row = table.lines().find(|line| line.contains(":1F0A "));
     let fields: Vec<&str> = row.into_iter().flat_map(str::split_whitespace).collect();
-    let waiting = fields.get(4).and_then(|field| field.split(':').nth(1)).and_then(|hex| u64::from_str_radix(hex, 16).ok());
+    let waiting = fields
+        .get(4)
+        .and_then(|field| field.split(':').nth(1))
+        .and_then(|hex| u64::from_str_radix(hex, 16).ok());
     let dropped = fields.last().and_then(|field| field.parse().ok());
-    waiting.zip(dropped).ok_or_else(|| Error::new(format!("no row of port 7946 in {table}")))
+    waiting
+        .zip(dropped)
+        .ok_or_else(|| Error::new(format!("no row of port 7946 in {table}")))
 }
 
 /// A sequence of bytes that is the same in every run (xorshift64).

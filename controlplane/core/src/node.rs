@@ -5,6 +5,8 @@
 //! [`Node::poll_timeout`]. Commands that have an answer at once (table operations, look-ups) are methods.
 
 mod derive;
+#[cfg(test)]
+mod tests;
 
 use crate::cluster::Network;
 use crate::dns::{Decision, Question, Zones};

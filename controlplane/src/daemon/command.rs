@@ -289,8 +289,17 @@ pub enum Command {
     NetworkKnown(Box<cluster::Network>),
     /// How the underlay reaches the VTEPs that were asked for.
     Routes(BTreeMap<Ipv4Addr, weft_dataplane::abi::Node>),
-    /// The host-side interfaces of endpoints that exist: name and index.
-    HostInterfaces(Vec<(String, u32)>),
+    /// The host-side interfaces of endpoints that exist.
+    HostInterfaces {
+        /// The endpoints that were connected before the interfaces were listed: a later one cannot be missing.
+        before: Vec<EndpointId>,
+        /// Name and index.
+        present: Vec<(String, u32)>,
+    },
+    /// The namespaces of this node's endpoints, to look whether they are there.
+    Namespaces(ReplyTo<Vec<super::Watched>>),
+    /// Endpoints whose namespace ended.
+    NamespacesEnded(Vec<EndpointId>),
 }
 
 /// What an admitted node gets.

@@ -72,10 +72,11 @@ impl Daemon {
     pub(super) fn list_interfaces(&self) {
         let handle = self.handle.clone();
         let netlink = self.netlink.clone();
+        let before = self.endpoints.ids().cloned().collect();
         tokio::spawn(async move {
             match netlink.list_endpoints(HOST_INTERFACE_PREFIX).await {
                 Ok(present) => {
-                    handle.tell(Command::HostInterfaces(present)).await;
+                    handle.tell(Command::HostInterfaces { before, present }).await;
                 }
                 Err(error) => tracing::warn!(%error, "interfaces not listed"),
             }
@@ -131,7 +132,7 @@ impl Daemon {
             Err(error) => tracing::warn!(%error, "gossip not joined"),
         }
         if let Some(reply) = self.joining.remove(&request) {
-            let _ = reply.send(result.map(|_| ()));
+            let _ = reply.send(result.map(|_| ()).map_err(|error| super::diagnose::join_error(&error)));
         }
     }
 

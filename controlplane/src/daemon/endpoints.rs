@@ -1,7 +1,7 @@
 //! Endpoints of this node: connecting, disconnecting, and taking over after a restart.
 
 use super::connect::{Maker, clean_up, remove_files};
-use super::{Command, Connect, Daemon, LocalEndpoint, NetworkView, Refused, ReplyTo};
+use super::{Command, Connect, Daemon, LocalEndpoint, NetworkView, Refused, ReplyTo, Watched};
 use crate::dataplane::Hook;
 use crate::netlink::HOST_INTERFACE_PREFIX;
 use crate::netns::Netns;
@@ -59,6 +59,18 @@ impl Endpoints {
 
     pub(super) fn is_held(&self, id: &EndpointId) -> bool {
         self.by_id.contains_key(id) || self.pending.contains(id)
+    }
+
+    /// The namespaces that are known, to look whether they are there.
+    pub(super) fn namespaces(&self) -> Vec<Watched> {
+        let watched = |(id, c): (&EndpointId, &Connected)| {
+            Some(Watched {
+                endpoint: id.clone(),
+                spec: c.stored.netns.clone(),
+                inode: c.namespace?,
+            })
+        };
+        self.by_id.iter().filter_map(watched).collect()
     }
 
     /// What the node has to publish for each.
@@ -271,24 +283,27 @@ impl Daemon {
     }
 
     /// Endpoints whose host-side interface is gone went with their namespace.
-    pub(super) fn host_interfaces(&mut self, present: &[(String, u32)]) {
-        let gone: Vec<EndpointId> = self
-            .endpoints
-            .by_id
+    pub(super) fn host_interfaces(&mut self, before: &[EndpointId], present: &[(String, u32)]) {
+        let is_gone = |c: &Connected| {
+            !present
+                .iter()
+                .any(|(name, index)| *name == c.stored.host_interface && *index == c.ifindex)
+        };
+        let gone = before
             .iter()
-            .filter(|(_, c)| {
-                !present
-                    .iter()
-                    .any(|(name, index)| *name == c.stored.host_interface && *index == c.ifindex)
-            })
-            .map(|(id, _)| id.clone())
-            .collect();
+            .filter(|id| self.endpoints.by_id.get(id).is_some_and(is_gone));
+        let gone = gone.cloned().collect();
+        self.let_gone(gone, "interface is gone, endpoint disconnected");
+    }
+
+    /// Lets go of endpoints that ended by themselves.
+    pub(super) fn let_gone(&mut self, gone: Vec<EndpointId>, why: &str) {
         for id in gone {
             let Some(stored) = self.let_go(&id) else { continue };
             tracing::warn!(
                 endpoint = stored.allocation.name,
                 interface = stored.host_interface,
-                "interface is gone, endpoint disconnected"
+                "{why}"
             );
             let (handle, netlink) = (self.handle.clone(), self.netlink.clone());
             tokio::spawn(async move { clean_up(&handle, &netlink, &stored).await });
@@ -313,6 +328,7 @@ impl Daemon {
                 .await
                 .map_err(|error| error.to_string())?;
         }
+        self.detach_strays(&present).await?;
         for endpoint in stored {
             match present.iter().find(|(name, _)| *name == endpoint.host_interface) {
                 Some((_, ifindex)) => self.restore(endpoint, *ifindex),
@@ -328,6 +344,29 @@ impl Daemon {
             }
         }
         self.flush();
+        Ok(())
+    }
+
+    /// Programs of an earlier run on interfaces that carry no endpoint, or on an uplink that is not ours any more.
+    async fn detach_strays(&mut self, endpoints: &[(String, u32)]) -> Result<(), String> {
+        let uplink = self
+            .netlink
+            .ifindex(&self.uplink)
+            .await
+            .map_err(|error| error.to_string())?;
+        let attached = self.dataplane.attached().map_err(|error| error.to_string())?;
+        for (hook, ifindex) in attached {
+            let stays = match hook {
+                Hook::Uplink => ifindex == uplink,
+                Hook::Endpoint => endpoints.iter().any(|(_, index)| *index == ifindex),
+            };
+            if !stays {
+                tracing::info!(?hook, ifindex, "program of an earlier run detached");
+                self.dataplane
+                    .detach(hook, ifindex)
+                    .map_err(|error| error.to_string())?;
+            }
+        }
         Ok(())
     }
 

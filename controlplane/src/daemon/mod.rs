@@ -6,8 +6,10 @@ mod diagnose;
 mod effects;
 mod endpoints;
 mod membership;
+mod namespaces;
 
 pub use command::*;
+pub use namespaces::Watched;
 
 use crate::config::Config;
 use crate::dataplane::Dataplane;
@@ -130,6 +132,7 @@ impl Daemon {
         tokio::pin!(shutdown);
         let mut resync = interval(RESYNC_INTERVAL);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::spawn(namespaces::watch(self.handle.clone()));
         loop {
             // 1. Do what the node wants done, before anything new is heard.
             self.perform_effects();
@@ -223,7 +226,11 @@ impl Daemon {
                 let now = self.now();
                 self.node.handle(now, Input::Routes(routes));
             }
-            Command::HostInterfaces(present) => self.host_interfaces(&present),
+            Command::HostInterfaces { before, present } => self.host_interfaces(&before, &present),
+            Command::Namespaces(reply) => {
+                let _ = reply.send(self.endpoints.namespaces());
+            }
+            Command::NamespacesEnded(endpoints) => self.let_gone(endpoints, "namespace is gone, endpoint disconnected"),
             Command::Reload => self.reload(),
         }
     }

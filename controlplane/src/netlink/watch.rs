@@ -30,7 +30,7 @@ const NOTICES: usize = 1;
 const GROUPS: [u32; 5] = [1, 5, 7, 8, 32];
 
 /// A notice each time that routes, links or addresses in the namespace of the calling thread have changed and are quiet again.
-/// Interfaces of weft itself do not count. Ends when the receiver is dropped. Needs a tokio runtime.
+/// Interfaces of weft itself do not count, but that an endpoint's is removed does: its namespace may have ended. Ends when the receiver is dropped. Needs a tokio runtime.
 pub fn watch_underlay() -> Result<mpsc::Receiver<UnderlayChanged>, NetlinkError> {
     let runtime = super::runtime()?;
     let socket = subscribe().map_err(NetlinkError::Open)?;
@@ -82,7 +82,8 @@ async fn changed(socket: &TokioSocket) -> bool {
     }
 }
 
-/// Whether a datagram has a message about something else than weft's own interfaces. What cannot be read may matter.
+/// Whether a datagram has a message about something else than weft's own interfaces, or about the removal of an endpoint's. What
+/// cannot be read may matter.
 fn matters(mut datagram: &[u8]) -> bool {
     while !datagram.is_empty() {
         let Ok(buffer) = NetlinkBuffer::new_checked(datagram) else {
@@ -102,11 +103,13 @@ fn matters(mut datagram: &[u8]) -> bool {
 
 fn is_own(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
     use RouteNetlinkMessage::{DelLink, NewLink};
-    let NetlinkPayload::InnerMessage(NewLink(link) | DelLink(link)) = &message.payload else {
-        return false;
+    let (link, removed) = match &message.payload {
+        NetlinkPayload::InnerMessage(NewLink(link)) => (link, false),
+        NetlinkPayload::InnerMessage(DelLink(link)) => (link, true),
+        _ => return false,
     };
     let link = Link::from_message(link);
-    link.name == GRO_DEVICE || (link.kind == "veth" && link.name.starts_with(HOST_INTERFACE_PREFIX))
+    link.name == GRO_DEVICE || (!removed && link.kind == "veth" && link.name.starts_with(HOST_INTERFACE_PREFIX))
 }
 
 #[cfg(test)]

@@ -2,11 +2,19 @@ use super::*;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
 fn link(name: &str, kind: InfoKind) -> Vec<u8> {
+    bytes(RouteNetlinkMessage::NewLink(message(name, kind)))
+}
+
+fn removed(name: &str, kind: InfoKind) -> Vec<u8> {
+    bytes(RouteNetlinkMessage::DelLink(message(name, kind)))
+}
+
+fn message(name: &str, kind: InfoKind) -> LinkMessage {
     let mut link = LinkMessage::default();
     link.attributes.push(LinkAttribute::IfName(name.into()));
     link.attributes
         .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
-    bytes(RouteNetlinkMessage::NewLink(link))
+    link
 }
 
 fn route() -> Vec<u8> {
@@ -30,6 +38,12 @@ fn own_interfaces_do_not_matter_and_all_else_does() {
     assert!(matters(&route()));
     assert!(matters(&[own.clone(), route()].concat()));
     assert!(matters(&[route(), own].concat()));
+}
+
+#[test]
+fn the_end_of_an_endpoint_matters() {
+    assert!(matters(&removed("weft012345678", InfoKind::Veth)));
+    assert!(!matters(&removed(GRO_DEVICE, InfoKind::Vxlan)));
 }
 
 #[test]

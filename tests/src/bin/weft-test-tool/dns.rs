@@ -1,10 +1,11 @@
-//! DNS over UDP (RFC 1035), as a container's resolver asks.
+//! DNS over UDP or TCP (RFC 1035), as a container's resolver asks.
 
 use crate::{Outcome, while_trying};
 use clap::Args;
 use hickory_proto::op::{Message, MessageType, OpCode, Query as Question, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// Where a container of Docker or weft asks.
@@ -27,6 +28,9 @@ pub(crate) struct Query {
     /// Seconds until it fails
     #[arg(long, default_value_t = 5)]
     timeout: u64,
+    /// Ask over TCP
+    #[arg(long)]
+    tcp: bool,
 }
 
 pub(crate) fn query(arguments: &Query) -> Outcome {
@@ -39,6 +43,7 @@ pub(crate) fn query(arguments: &Query) -> Outcome {
         record_type,
         arguments.resolver,
         Duration::from_secs(arguments.timeout.max(1)),
+        arguments.tcp,
     )?;
     println!("{}", answer.metadata.response_code);
     for record in &answer.answers {
@@ -49,7 +54,7 @@ pub(crate) fn query(arguments: &Query) -> Outcome {
 
 /// The first address of a name.
 pub(crate) fn resolve(name: &str, resolver: SocketAddrV4, timeout: Duration) -> Result<Ipv4Addr, String> {
-    let answer = ask(name, RecordType::A, resolver, timeout)?;
+    let answer = ask(name, RecordType::A, resolver, timeout, false)?;
     let code = answer.metadata.response_code;
     let address = answer.answers.iter().find_map(|record| match &record.data {
         RData::A(address) => Some(address.0),
@@ -61,28 +66,52 @@ pub(crate) fn resolve(name: &str, resolver: SocketAddrV4, timeout: Duration) -> 
     }
 }
 
-fn ask(name: &str, record_type: RecordType, resolver: SocketAddrV4, timeout: Duration) -> Result<Message, String> {
-    let failed = || while_trying(format!("ask {resolver} for {name:?}"));
+fn ask(
+    name: &str,
+    record_type: RecordType,
+    resolver: SocketAddrV4,
+    timeout: Duration,
+    tcp: bool,
+) -> Result<Message, String> {
     // One question a socket: the port alone tells the answer apart.
     let id = 1;
     let mut message = Message::new(id, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
+    let text = name;
     let mut name = Name::from_ascii(name).map_err(while_trying(format!("name {name:?}")))?;
     name.set_fqdn(true);
     message.add_query(Question::query(name, record_type));
     let bytes = message.to_vec().map_err(while_trying("encode the question"))?;
-    let socket = UdpSocket::bind("0.0.0.0:0").map_err(while_trying("open a socket"))?;
-    socket
-        .set_read_timeout(Some(timeout))
-        .map_err(while_trying("open a socket"))?;
-    socket.connect(resolver).map_err(failed())?;
-    socket.send(&bytes).map_err(failed())?;
-    let mut answer = [0; MAX_ANSWER];
-    let length = socket.recv(&mut answer).map_err(failed())?;
-    let answer = Message::from_vec(&answer[..length]).map_err(while_trying(format!("answer of {resolver}")))?;
+    let exchange = if tcp { ask_tcp } else { ask_udp };
+    let answer = exchange(&bytes, resolver, timeout).map_err(while_trying(format!("ask {resolver} for {text:?}")))?;
+    let answer = Message::from_vec(&answer).map_err(while_trying(format!("answer of {resolver}")))?;
     if answer.metadata.id == id {
         Ok(answer)
     } else {
         Err(format!("{resolver} answered question {}", answer.metadata.id))
     }
+}
+
+fn ask_udp(question: &[u8], resolver: SocketAddrV4, timeout: Duration) -> std::io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.connect(resolver)?;
+    socket.send(question)?;
+    let mut answer = vec![0; MAX_ANSWER];
+    let length = socket.recv(&mut answer)?;
+    answer.truncate(length);
+    Ok(answer)
+}
+
+/// A message over TCP has its length in front (RFC 1035 section 4.2.2).
+fn ask_tcp(question: &[u8], resolver: SocketAddrV4, timeout: Duration) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&resolver.into(), timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    let length = u16::try_from(question.len()).map_err(std::io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes()[..], question].concat())?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer)?;
+    Ok(answer)
 }
