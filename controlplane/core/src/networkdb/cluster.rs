@@ -178,7 +178,7 @@ impl NetworkDb {
         let result = if join.contacted > 0 {
             Ok(join.contacted)
         } else {
-            Err(join_errors(&join))
+            Err(join_errors(&join, self.cluster.advertise.port()))
         };
         if result.is_ok() {
             self.announce(Presence::Join);
@@ -313,13 +313,18 @@ impl NetworkDb {
 }
 
 /// The errors of a join in the words of Go's multi-error, as Docker prints them.
-fn join_errors(join: &Join) -> String {
+fn join_errors(join: &Join, default_port: u16) -> String {
+    // As a user names a member: without the port that all have.
+    let name = |member: &SocketAddr| match member.port() {
+        port if port == default_port => member.ip().to_string(),
+        _ => member.to_string(),
+    };
     let errors = join
         .members
         .iter()
         .filter_map(|(stream, member)| Some((member, join.errors.get(stream)?)));
     let lines: Vec<_> = errors
-        .map(|(member, error)| format!("\t* Failed to join {member}: {error}\n"))
+        .map(|(member, error)| format!("\t* Failed to join {}: {error}\n", name(member)))
         .collect();
     let noun = if lines.len() == 1 { "error" } else { "errors" };
     format!("{} {noun} occurred:\n{}\n", lines.len(), lines.concat())

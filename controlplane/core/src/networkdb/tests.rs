@@ -173,7 +173,8 @@ fn a_join_that_reaches_nobody_lists_its_errors() {
     let a = simulation.start(0);
     let request = simulation.act(a, |db, now| db.join(now, &["127.0.0.9:7946".parse().expect("address")]));
     simulation.run_until(secs(1), "the join ends", |s| s.nodes[a].joined.contains_key(&request));
-    let text = "1 error occurred:\n\t* Failed to join 127.0.0.9:7946: dial tcp 127.0.0.9:7946: connect: connection refused\n\n";
+    let text =
+        "1 error occurred:\n\t* Failed to join 127.0.0.9: dial tcp 127.0.0.9:7946: connect: connection refused\n\n";
     assert_eq!(simulation.nodes[a].joined[&request], Err(text.to_owned()));
 }
 
