@@ -68,6 +68,10 @@ impl Sockets {
             io::ErrorKind::AddrInUse => {
                 format!("gossip-port: {protocol} {listen} is in use; stop the other program or choose another gossip-port or listen-addr")
             }
+            io::ErrorKind::AddrNotAvailable => {
+                let ip = listen.ip();
+                format!("listen-addr {ip}: this host has no such address; choose one of its own, or 0.0.0.0 for all of them")
+            }
             _ => format!("cannot listen on {protocol} {listen} for gossip: {error}"),
         })?;
         let (sender, events) = mpsc::channel(EVENT_QUEUE);

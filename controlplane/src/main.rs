@@ -1,6 +1,7 @@
 //! `weftd`: the daemon, one per host.
 
 use clap::Parser;
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,7 +22,10 @@ const LOG_DROPS_AT: &str = "trace";
 const PROGRAM_LOG_INTERVAL: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => return weft::usage::tell("weftd", &error),
+    };
     let config = match Config::load(&flags) {
         Ok(config) => config,
         Err(error) => {
@@ -49,39 +53,51 @@ fn init_log(config: &Config) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
 }
 
 /// Two worker threads: the daemon's loop, and everything that waits for the kernel or for others.
+///
+/// What only looks comes first, the kernel is changed last: a start that fails leaves nothing attached, pinned or listening.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn run(config: Config) -> Result<(), String> {
+    // First, so that a signal during the start does not kill it half-way.
+    let (interrupt, terminate) = (
+        stop_signal(SignalKind::interrupt())?,
+        stop_signal(SignalKind::terminate())?,
+    );
+    let hangup = stop_signal(SignalKind::hangup())?;
+    dataplane::check_host().map_err(|error| error.to_string())?;
     let netlink = Netlink::open().map_err(|error| error.to_string())?;
     let advertise = advertise_address(&config, &netlink).await?;
     let vtep = data_path_address(&config, advertise)?;
     let uplink = match &config.uplink {
         Some(name) => name.clone(),
         None => {
-            netlink
-                .default_uplink(Some(vtep))
-                .await
-                .map_err(|error| error.to_string())?
-                .ifname
+            let key = match config.data_path_addr {
+                Some(_) => "data-path-addr",
+                None => "advertise-addr",
+            };
+            let found = netlink.default_uplink(Some(vtep)).await;
+            found.map_err(|error| format!("{key}: {error}"))?.ifname
         }
     };
+    let uplink_index = netlink
+        .ifindex(&uplink)
+        .await
+        .map_err(|error| format!("uplink: {error}"))?;
     let sockets = Sockets::bind(SocketAddr::new(config.listen_addr, config.gossip_port))?;
-    let store = NodeStore::open(&config.data_dir).map_err(|error| error.to_string())?;
+    let store = NodeStore::open(&config.data_dir).map_err(|error| format!("data-dir: {error}"))?;
     let listener = api::bind(&config.api_socket).await.map_err(|error| error.to_string())?;
-    let dataplane = load_dataplane(&config, &netlink, &uplink).await?;
+    let _socket_file = api::SocketFile::at(&config.api_socket);
     let underlay = netlink::watch_underlay().map_err(|error| error.to_string())?;
     let _pidfile = config.write_pidfile().map_err(|error| error.to_string())?;
+    let dataplane = load_dataplane(&config, &netlink, uplink_index).await?;
 
     let (handle, commands) = Handle::new();
-    let (interrupt, terminate) = (
-        stop_signal(SignalKind::interrupt())?,
-        stop_signal(SignalKind::terminate())?,
-    );
-    tokio::spawn(reload_on_hangup(stop_signal(SignalKind::hangup())?, handle.clone()));
+    tokio::spawn(reload_on_hangup(hangup, handle.clone()));
     tracing::info!(node = config.node_name, %advertise, %vtep, uplink, attach = dataplane.attach_mode().as_str(), "weftd {}", env!("CARGO_PKG_VERSION"));
     let parts = Parts {
         config,
@@ -125,7 +141,7 @@ fn data_path_address(config: &Config, advertise: Ipv4Addr) -> Result<Ipv4Addr, S
     }
 }
 
-async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: &str) -> Result<Dataplane, String> {
+async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32) -> Result<Dataplane, String> {
     let mut dataplane = Dataplane::load(&dataplane::Config {
         object: config.bpf_object.clone(),
         pin_directory: config.bpf_pin_dir.clone(),
@@ -139,9 +155,8 @@ async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: &str) -> Res
     {
         tokio::spawn(follow_program_log(log));
     }
-    let ifindex = netlink.ifindex(uplink).await.map_err(|error| error.to_string())?;
     dataplane
-        .attach(Hook::Uplink, ifindex)
+        .attach(Hook::Uplink, uplink)
         .map_err(|error| error.to_string())?;
     match netlink.ensure_gro_device(config.data_path_port).await {
         Ok(outcome) => tracing::debug!(?outcome, "device for receive offload of VXLAN"),

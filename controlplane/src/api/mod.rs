@@ -14,7 +14,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use reply::Refusal;
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -41,6 +41,36 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Removes a socket's file when dropped, unless another daemon has put its own there meanwhile.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: Option<u64>,
+}
+
+impl SocketFile {
+    /// The file that is there now.
+    pub fn at(path: &Path) -> SocketFile {
+        SocketFile {
+            path: path.to_owned(),
+            inode: inode(path),
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.inode.is_some() && inode(&self.path) == self.inode {
+            // Nothing is lost if it stays: the next daemon replaces it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::symlink_metadata(path).ok().map(|found| found.ino())
 }
 
 /// Makes the socket. One that a dead daemon left behind is replaced.
