@@ -47,6 +47,12 @@ fn init_log(config: &Config) {
 /// Two worker threads: the daemon's loop, and everything that waits for the kernel or for others.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn run(config: Config) -> Result<(), String> {
+    // Before anything else is made: a signal on the way up must neither leave that behind nor, as SIGHUP would, end the daemon.
+    let (interrupt, terminate) = (
+        handle_signal(SignalKind::interrupt())?,
+        handle_signal(SignalKind::terminate())?,
+    );
+    let hangup = handle_signal(SignalKind::hangup())?;
     let netlink = Netlink::open().map_err(|error| error.to_string())?;
     let advertise = advertise_address(&config, &netlink).await?;
     let vtep = data_path_address(&config, advertise)?;
@@ -68,11 +74,7 @@ async fn run(config: Config) -> Result<(), String> {
     let _pidfile = config.write_pidfile().map_err(|error| error.to_string())?;
 
     let (handle, commands) = Handle::new();
-    let (interrupt, terminate) = (
-        stop_signal(SignalKind::interrupt())?,
-        stop_signal(SignalKind::terminate())?,
-    );
-    tokio::spawn(reload_on_hangup(stop_signal(SignalKind::hangup())?, handle.clone()));
+    tokio::spawn(reload_on_hangup(hangup, handle.clone()));
     tracing::info!(node = config.node_name, %advertise, %vtep, uplink, attach = dataplane.attach_mode().as_str(), "weftd {}", env!("CARGO_PKG_VERSION"));
     let parts = Parts {
         config,
@@ -137,7 +139,7 @@ async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: &str) -> Res
     Ok(dataplane)
 }
 
-fn stop_signal(kind: SignalKind) -> Result<Signal, String> {
+fn handle_signal(kind: SignalKind) -> Result<Signal, String> {
     signal(kind).map_err(|error| format!("signal handler not installed: {error}"))
 }
 
