@@ -13,23 +13,16 @@ pub const fn source_port(hash: u32) -> u16 {
     FIRST_PORT + (hash & MASK) as u16
 }
 
-/// A hash of a packet's addresses, ports and protocol. Both directions of a flow differ, and all bits of the result depend on all of
-/// the input: the finishing steps of MurmurHash3, which is public domain. It need not withstand an attacker, who may choose his
-/// ports anyway; the kernel's own hash, which does, costs more than all other work of encapsulation.
+/// A hash of a packet's addresses, ports and protocol. Both directions of a flow differ. It need not withstand an attacker, who may
+/// choose his ports anyway; the kernel's own hash, which does, costs more than all other work of encapsulation.
 #[inline(always)]
 pub const fn flow(source: [u8; 4], destination: [u8; 4], ports: Ports, protocol: u8) -> u32 {
     let addresses = (u32::from_ne_bytes(source) as u64) << 32 | u32::from_ne_bytes(destination) as u64;
-    let ports = (u16::from_ne_bytes(ports.source) as u64) << 16 | u16::from_ne_bytes(ports.destination) as u64;
-    mix(mix(addresses) ^ (ports << 8 | protocol as u64)) as u32
-}
-
-#[inline(always)]
-const fn mix(mut word: u64) -> u64 {
-    word ^= word >> 33;
-    word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    word ^= word >> 33;
-    word = word.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    word ^ word >> 33
+    let ports = (u16::from_ne_bytes(ports.source) as u64) << 32 | u16::from_ne_bytes(ports.destination) as u64;
+    // Both factors are odd, so each step is one-to-one; a shift brings the upper bits, which depend on all of the input, down.
+    let word = addresses.wrapping_mul(0xff51_afd7_ed55_8ccd) ^ ports ^ (protocol as u64) << 16;
+    let word = (word ^ word >> 32).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (word >> 32) as u32
 }
 
 #[cfg(test)]
