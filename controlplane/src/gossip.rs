@@ -122,6 +122,10 @@ impl Sockets {
                 },
                 Some(event) = self.events.recv() => {
                     if let Some((stream, answer)) = event.answer {
+                        if self.waiting.len() > MAX_INBOUND {
+                            // Their connections timed out before the core answered.
+                            self.waiting.retain(|_, answer| !answer.is_closed());
+                        }
                         self.waiting.insert(stream, answer);
                     }
                     return event.input;

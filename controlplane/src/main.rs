@@ -63,6 +63,12 @@ fn init_log(config: &Config) {
 /// What only looks comes first, the kernel is changed last: a start that fails leaves nothing attached, pinned or listening.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn run(config: Config) -> Result<(), String> {
+    // First, so that a signal during the start does not kill it half-way.
+    let (interrupt, terminate) = (
+        stop_signal(SignalKind::interrupt())?,
+        stop_signal(SignalKind::terminate())?,
+    );
+    let hangup = stop_signal(SignalKind::hangup())?;
     dataplane::check_host().map_err(|error| error.to_string())?;
     let netlink = Netlink::open().map_err(|error| error.to_string())?;
     let advertise = advertise_address(&config, &netlink).await?;
@@ -91,11 +97,7 @@ async fn run(config: Config) -> Result<(), String> {
     let dataplane = load_dataplane(&config, &netlink, uplink_index).await?;
 
     let (handle, commands) = Handle::new();
-    let (interrupt, terminate) = (
-        stop_signal(SignalKind::interrupt())?,
-        stop_signal(SignalKind::terminate())?,
-    );
-    tokio::spawn(reload_on_hangup(stop_signal(SignalKind::hangup())?, handle.clone()));
+    tokio::spawn(reload_on_hangup(hangup, handle.clone()));
     tracing::info!(node = config.node_name, %advertise, %vtep, uplink, attach = dataplane.attach_mode().as_str(), "weftd {}", env!("CARGO_PKG_VERSION"));
     let parts = Parts {
         config,

@@ -202,6 +202,8 @@ impl Node {
             }
             Input::MapsRead(present) => {
                 self.present = Some(*present);
+                // The manager may have been away when it was asked.
+                self.asked_networks.clear();
                 self.touch(now);
             }
             Input::MapsFailed => {

@@ -8,11 +8,19 @@ use crate::resolver::resolv_conf;
 use crate::store::NodeEndpoint;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use weft_core::cluster::{self, Allocation, Network, Reply, Request};
 use weft_core::id::EndpointId;
 
 /// Where `ip netns exec` looks for the `resolv.conf` of a named namespace.
 const ETC_NETNS: &str = "/etc/netns";
+
+/// How soon an address that could not be given back is given back again: so that a container of the same name can be connected as
+/// soon as a user sees that the manager is there again.
+const RELEASE_RETRY: Duration = Duration::from_secs(2);
+
+/// How often: a minute, in which the daemon compares anyway.
+const RELEASE_TRIES: usize = 30;
 
 /// Makes the links of one endpoint, and undoes them when it fails half-way.
 pub(super) struct Maker {
@@ -119,14 +127,32 @@ impl Maker {
     }
 }
 
-/// Removes links and files, and gives the address back.
+/// Removes links and files, and gives the address back: now, or when the manager is there again.
 pub(super) async fn clean_up(handle: &Handle, netlink: &Netlink, stored: &NodeEndpoint) {
     remove_links_and_files(netlink, stored).await;
-    let release = Request::Release {
-        endpoint: stored.allocation.endpoint.clone(),
-    };
-    if let Some(Err(error)) = handle.ask(|reply| Command::Manager(release, reply)).await {
+    let endpoint = stored.allocation.endpoint.clone();
+    if let Err(error) = release(handle, &endpoint).await {
         tracing::warn!(endpoint = stored.allocation.name, %error, "address not released yet; it will be when the manager answers again");
+        tokio::spawn(release_later(handle.clone(), endpoint));
+    }
+}
+
+async fn release(handle: &Handle, endpoint: &EndpointId) -> Result<(), Refused> {
+    let release = Request::Release {
+        endpoint: endpoint.clone(),
+    };
+    // A daemon that stops compares with the manager when it starts again.
+    let outcome = handle.ask(|reply| Command::Manager(release, reply)).await;
+    outcome.map_or(Ok(()), |outcome| outcome.map(drop))
+}
+
+/// Bridges a restart of the manager; after that, the daemon's comparison with the manager's record finds the endpoint.
+async fn release_later(handle: Handle, endpoint: EndpointId) {
+    for _ in 0..RELEASE_TRIES {
+        tokio::time::sleep(RELEASE_RETRY).await;
+        if release(&handle, &endpoint).await.is_ok() {
+            return;
+        }
     }
 }
 
