@@ -72,7 +72,10 @@ fn foreign_device(host: &Host, vni: u64, endpoints: &[(&Container, Ipv4Addr)]) -
             "neigh add {} lladdr {mac} dev vx0 nud permanent",
             endpoint.address()?
         ))?;
-        host.run("bridge", &["fdb", "append", &mac, "dev", "vx0", "dst", &vtep.to_string()])?;
+        host.run(
+            "bridge",
+            &["fdb", "append", &mac, "dev", "vx0", "dst", &vtep.to_string()],
+        )?;
     }
     Ok(())
 }
@@ -148,10 +151,7 @@ fn goes_with_its_owner(cluster: &Cluster, alice: &Container, bob: Ipv4Addr) -> R
     let peers = entries(&cluster.rig.hosts[0], "/clusterpeers")?;
     let second = cluster.rig.hosts[1].address().to_string();
     let owners = peers.iter().find(|peer| peer["ip"] == second.as_str());
-    equal(
-        owner.as_deref(),
-        owners.and_then(|peer| peer["-=name"].as_str()),
-    )?;
+    equal(owner.as_deref(), owners.and_then(|peer| peer["-=name"].as_str()))?;
     cluster.rig.hosts[1].weft(&["cluster", "leave", "--force"])?;
     cluster.wait_map(0, "peers", &[])?;
     cluster.wait_rows(0, 1)?;

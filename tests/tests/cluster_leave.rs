@@ -115,10 +115,12 @@ fn no_address_is_given_twice() -> Result<()> {
             .iter()
             .map(|container| scope.spawn(|| container.connect(NETWORK, None)))
             .collect();
-        connecting.into_iter().try_for_each(|connecting| match connecting.join() {
-            Ok(connected) => connected.map(drop),
-            Err(_) => Err(Error::new("a thread panicked")),
-        })
+        connecting
+            .into_iter()
+            .try_for_each(|connecting| match connecting.join() {
+                Ok(connected) => connected.map(drop),
+                Err(_) => Err(Error::new("a thread panicked")),
+            })
     })?;
     let addresses: BTreeSet<Ipv4Addr> = containers.iter().map(Container::address).collect::<Result<_>>()?;
     equal(addresses.len(), 8)?;
@@ -157,7 +159,9 @@ fn a_network_in_use_stays_and_goes_when_it_is_free() -> Result<()> {
         if error.contains(reason) {
             Ok(())
         } else {
-            Err(Error::new(format!("{arguments:?} is refused, but not for {reason:?}: {error}")))
+            Err(Error::new(format!(
+                "{arguments:?} is refused, but not for {reason:?}: {error}"
+            )))
         }
     };
     for host in &cluster.rig.hosts {
@@ -165,7 +169,10 @@ fn a_network_in_use_stays_and_goes_when_it_is_free() -> Result<()> {
     }
     // The refusal left all as it was.
     equal(container.addresses()?.len(), 1)?;
-    equal(dns(&container, "web.1", &[])?.data, vec![container.address()?.to_string()])?;
+    equal(
+        dns(&container, "web.1", &[])?.data,
+        vec![container.address()?.to_string()],
+    )?;
     container.disconnect(NETWORK)?;
     refused(manager, &["network", "rm", NETWORK], "web")?;
     manager.weft(&["service", "rm", "web"])?;
