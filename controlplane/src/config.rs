@@ -11,7 +11,7 @@ pub use flags::Flags;
 use file::File;
 use ipnet::Ipv4Net;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use weft_dataplane::abi::VXLAN_PORT;
 
 /// Where the daemon looks for its configuration when no file is named.
@@ -118,6 +118,8 @@ pub struct Config {
     pub pidfile: Option<PathBuf>,
     /// `trace`, `debug`, `info`, `warn` or `error`.
     pub log_level: String,
+    /// They hold against the file at SIGHUP too.
+    flags: Flags,
 }
 
 /// What may change while the daemon runs.
@@ -143,7 +145,7 @@ impl Config {
                 .or(from_file)
                 .map_or(Ok(default), |port| checked_port(key, port))
         };
-        Ok(Config {
+        let config = Config {
             node_name: node_name(flags.node_name.clone().or(file.node_name))?,
             data_dir: flags
                 .data_dir
@@ -181,15 +183,43 @@ impl Config {
             log_level: log_level(flags.log_level.clone().or(file.log_level))?,
             file: path,
             file_named,
+            flags: flags.clone(),
+        };
+        config.check_ports()?;
+        Ok(config)
+    }
+
+    /// Reads the file again and checks all of it. A bad file changes nothing.
+    pub fn reload(&self) -> Result<Reloadable, ConfigError> {
+        let file = File::read(&self.file, self.file_named)?;
+        file.refuse_twice(&self.flags, &self.file)?;
+        let fresh = Config::combine(file, &self.flags, self.file.clone(), self.file_named)?;
+        Ok(Reloadable {
+            network_diagnostic_port: fresh.network_diagnostic_port,
         })
     }
 
-    /// Reads the file again. A bad file changes nothing.
-    pub fn reload(&self) -> Result<Reloadable, ConfigError> {
-        let file = File::read(&self.file, self.file_named)?;
-        Ok(Reloadable {
-            network_diagnostic_port: diagnostic_port(file.network_diagnostic_port)?,
-        })
+    fn check_ports(&self) -> Result<(), ConfigError> {
+        let clash = |key, port: u16, other: &str| {
+            let rule = format!("{other} has the same: each needs a port of its own");
+            Err(ConfigError::Value {
+                key,
+                value: port.to_string(),
+                rule,
+            })
+        };
+        if self.cluster_port == self.gossip_port {
+            return clash("cluster-port", self.cluster_port, "gossip-port");
+        }
+        if self.data_path_port == self.gossip_port {
+            return clash("data-path-port", self.data_path_port, "gossip-port");
+        }
+        for (port, other) in [(self.gossip_port, "gossip-port"), (self.cluster_port, "cluster-port")] {
+            if self.network_diagnostic_port == port {
+                return clash("network-diagnostic-port", port, other);
+            }
+        }
+        Ok(())
     }
 
     /// Writes the process id, if a pidfile is wanted; it goes when the guard is dropped.
@@ -295,9 +325,4 @@ fn log_level(level: Option<String>) -> Result<String, ConfigError> {
             rule,
         })
     }
-}
-
-/// Whether a path names a file that is there.
-pub(crate) fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
 }

@@ -68,6 +68,10 @@ impl Sockets {
             io::ErrorKind::AddrInUse => {
                 format!("gossip-port: {protocol} {listen} is in use; stop the other program or choose another gossip-port or listen-addr")
             }
+            io::ErrorKind::AddrNotAvailable => {
+                let ip = listen.ip();
+                format!("listen-addr {ip}: this host has no such address; choose one of its own, or 0.0.0.0 for all of them")
+            }
             _ => format!("cannot listen on {protocol} {listen} for gossip: {error}"),
         })?;
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
@@ -118,6 +122,10 @@ impl Sockets {
                 },
                 Some(event) = self.events.recv() => {
                     if let Some((stream, answer)) = event.answer {
+                        if self.waiting.len() > MAX_INBOUND {
+                            // Their connections timed out before the core answered.
+                            self.waiting.retain(|_, answer| !answer.is_closed());
+                        }
                         self.waiting.insert(stream, answer);
                     }
                     return event.input;

@@ -11,3 +11,4 @@ pub mod netlink;
 pub mod netns;
 pub mod resolver;
 pub mod store;
+pub mod usage;

@@ -1,19 +1,31 @@
 //! `weftd`: the daemon, one per host.
 
 use clap::Parser;
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use weft::api;
 use weft::config::{Config, Flags};
 use weft::daemon::{Command, Daemon, Handle, Parts};
-use weft::dataplane::{self, Dataplane, Hook};
+use weft::dataplane::{self, Dataplane, Hook, ProgramLog};
 use weft::gossip::Sockets;
 use weft::netlink::{self, Netlink};
 use weft::store::NodeStore;
 
+/// At this level the programs log each dropped packet; below it they do not contain the code for it.
+const LOG_DROPS_AT: &str = "trace";
+
+/// How often the programs' ring buffer is emptied, at that level: soon for a reader, and long before it is full at a few thousand
+/// drops a second.
+const PROGRAM_LOG_INTERVAL: Duration = Duration::from_millis(100);
+
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => return weft::usage::tell("weftd", &error),
+    };
     let config = match Config::load(&flags) {
         Ok(config) => config,
         Err(error) => {
@@ -26,6 +38,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     init_log(&config);
+    raise_open_files();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -40,38 +53,48 @@ fn init_log(config: &Config) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
 }
 
 /// Two worker threads: the daemon's loop, and everything that waits for the kernel or for others.
+///
+/// What only looks comes first, the kernel is changed last: a start that fails leaves nothing attached, pinned or listening.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn run(config: Config) -> Result<(), String> {
-    // Before anything else is made: a signal on the way up must neither leave that behind nor, as SIGHUP would, end the daemon.
+    // First, so that a signal during the start does not kill it half-way.
     let (interrupt, terminate) = (
-        handle_signal(SignalKind::interrupt())?,
-        handle_signal(SignalKind::terminate())?,
+        stop_signal(SignalKind::interrupt())?,
+        stop_signal(SignalKind::terminate())?,
     );
-    let hangup = handle_signal(SignalKind::hangup())?;
+    let hangup = stop_signal(SignalKind::hangup())?;
+    dataplane::check_host().map_err(|error| error.to_string())?;
     let netlink = Netlink::open().map_err(|error| error.to_string())?;
     let advertise = advertise_address(&config, &netlink).await?;
     let vtep = data_path_address(&config, advertise)?;
     let uplink = match &config.uplink {
         Some(name) => name.clone(),
         None => {
-            netlink
-                .default_uplink(Some(vtep))
-                .await
-                .map_err(|error| error.to_string())?
-                .ifname
+            let key = match config.data_path_addr {
+                Some(_) => "data-path-addr",
+                None => "advertise-addr",
+            };
+            let found = netlink.default_uplink(Some(vtep)).await;
+            found.map_err(|error| format!("{key}: {error}"))?.ifname
         }
     };
+    let uplink_index = netlink
+        .ifindex(&uplink)
+        .await
+        .map_err(|error| format!("uplink: {error}"))?;
     let sockets = Sockets::bind(SocketAddr::new(config.listen_addr, config.gossip_port))?;
-    let store = NodeStore::open(&config.data_dir).map_err(|error| error.to_string())?;
+    let store = NodeStore::open(&config.data_dir).map_err(|error| format!("data-dir: {error}"))?;
     let listener = api::bind(&config.api_socket).await.map_err(|error| error.to_string())?;
-    let dataplane = load_dataplane(&config, &netlink, &uplink).await?;
+    let _socket_file = api::SocketFile::at(&config.api_socket);
     let underlay = netlink::watch_underlay().map_err(|error| error.to_string())?;
     let _pidfile = config.write_pidfile().map_err(|error| error.to_string())?;
+    let dataplane = load_dataplane(&config, &netlink, uplink_index).await?;
 
     let (handle, commands) = Handle::new();
     tokio::spawn(reload_on_hangup(hangup, handle.clone()));
@@ -118,18 +141,22 @@ fn data_path_address(config: &Config, advertise: Ipv4Addr) -> Result<Ipv4Addr, S
     }
 }
 
-async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: &str) -> Result<Dataplane, String> {
+async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32) -> Result<Dataplane, String> {
     let mut dataplane = Dataplane::load(&dataplane::Config {
         object: config.bpf_object.clone(),
         pin_directory: config.bpf_pin_dir.clone(),
         data_path_port: config.data_path_port,
-        log_drops: config.log_level == "trace",
+        log_drops: config.log_level == LOG_DROPS_AT,
         force_clsact: false,
     })
     .map_err(|error| error.to_string())?;
-    let ifindex = netlink.ifindex(uplink).await.map_err(|error| error.to_string())?;
+    if config.log_level == LOG_DROPS_AT
+        && let Some(log) = dataplane.take_log()
+    {
+        tokio::spawn(follow_program_log(log));
+    }
     dataplane
-        .attach(Hook::Uplink, ifindex)
+        .attach(Hook::Uplink, uplink)
         .map_err(|error| error.to_string())?;
     match netlink.ensure_gro_device(config.data_path_port).await {
         Ok(outcome) => tracing::debug!(?outcome, "device for receive offload of VXLAN"),
@@ -139,7 +166,26 @@ async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: &str) -> Res
     Ok(dataplane)
 }
 
-fn handle_signal(kind: SignalKind) -> Result<Signal, String> {
+/// Each forwarded DNS query holds a descriptor; the usual soft limit of 1024 is for programs that use `select`.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "limit of open files not raised");
+    }
+}
+
+/// What the programs log goes to the daemon's log as it comes.
+async fn follow_program_log(mut log: ProgramLog) {
+    let mut look = tokio::time::interval(PROGRAM_LOG_INTERVAL);
+    loop {
+        look.tick().await;
+        log.flush();
+    }
+}
+
+fn stop_signal(kind: SignalKind) -> Result<Signal, String> {
     signal(kind).map_err(|error| format!("signal handler not installed: {error}"))
 }
 

@@ -3,6 +3,7 @@
 
 pub mod expect;
 pub mod interrupt;
+pub mod misuse;
 pub mod namespace;
 pub mod packet;
 pub mod programs;

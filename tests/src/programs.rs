@@ -379,8 +379,7 @@ pub fn flow_key(protocol: u8, source: (Ip, u16), destination: (Ip, u16)) -> Flow
         destination: destination.0,
         source_port: source.1.to_be_bytes(),
         destination_port: destination.1.to_be_bytes(),
-        protocol,
-        padding: [0; 3],
+        protocol: u32::from(protocol),
     }
 }
 

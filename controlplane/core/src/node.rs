@@ -5,6 +5,8 @@
 //! [`Node::poll_timeout`]. Commands that have an answer at once (table operations, look-ups) are methods.
 
 mod derive;
+#[cfg(test)]
+mod tests;
 
 use crate::cluster::Network;
 use crate::dns::{Decision, Question, Zones};
@@ -200,6 +202,8 @@ impl Node {
             }
             Input::MapsRead(present) => {
                 self.present = Some(*present);
+                // The manager may have been away when it was asked.
+                self.asked_networks.clear();
                 self.touch(now);
             }
             Input::MapsFailed => {

@@ -8,12 +8,13 @@ pub mod types;
 
 use crate::daemon::Handle;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{delete, get, post};
+use axum::extract::{self, DefaultBodyLimit, State};
+use axum::response::IntoResponse;
+use axum::routing::{MethodRouter, delete, get, post};
 use reply::Refusal;
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -29,6 +30,9 @@ pub enum BindError {
     /// Another daemon answers there.
     #[error("api-socket {0}: another weftd answers there; stop it or choose another api-socket")]
     InUse(PathBuf),
+    /// Something that is no socket is there.
+    #[error("api-socket {0}: a file that is no socket is there; move it away or choose another api-socket")]
+    NotASocket(PathBuf),
     /// The file system refused.
     #[error("api-socket {path}: {source}")]
     Io {
@@ -37,6 +41,36 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Removes a socket's file when dropped, unless another daemon has put its own there meanwhile.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: Option<u64>,
+}
+
+impl SocketFile {
+    /// The file that is there now.
+    pub fn at(path: &Path) -> SocketFile {
+        SocketFile {
+            path: path.to_owned(),
+            inode: inode(path),
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.inode.is_some() && inode(&self.path) == self.inode {
+            // Nothing is lost if it stays: the next daemon replaces it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::symlink_metadata(path).ok().map(|found| found.ino())
 }
 
 /// Makes the socket. One that a dead daemon left behind is replaced.
@@ -48,7 +82,10 @@ pub async fn bind(path: &Path) -> Result<UnixListener, BindError> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(io)?;
     }
-    if crate::config::exists(path) {
+    if let Ok(there) = std::fs::symlink_metadata(path) {
+        if !there.file_type().is_socket() {
+            return Err(BindError::NotASocket(path.to_owned()));
+        }
         if UnixStream::connect(path).await.is_ok() {
             return Err(BindError::InUse(path.to_owned()));
         }
@@ -76,12 +113,18 @@ fn router(handle: Handle) -> Router {
         .route("/version", get(cluster::version))
         .route("/info", get(cluster::info))
         .route("/networks", get(networks::list))
-        .route("/networks/create", post(networks::create))
+        .route(
+            "/networks/create",
+            post(networks::create).merge(named_create(networks::inspect, networks::remove)),
+        )
         .route("/networks/{network}", get(networks::inspect).delete(networks::remove))
         .route("/networks/{network}/connect", post(networks::connect))
         .route("/networks/{network}/disconnect", post(networks::disconnect))
         .route("/services", get(services::list))
-        .route("/services/create", post(services::create))
+        .route(
+            "/services/create",
+            post(services::create).merge(named_create(services::inspect, services::remove)),
+        )
         .route(
             "/services/{service}",
             get(services::inspect).merge(delete(services::remove)),
@@ -93,6 +136,21 @@ fn router(handle: Handle) -> Router {
         .route("/cluster/leave", post(cluster::leave))
         .route("/cluster/token", get(cluster::token))
         .fallback(async |uri: axum::http::Uri| Refusal::not_found(format!("page not found: {}", uri.path())))
+        .method_not_allowed_fallback(async |method: axum::http::Method, uri: axum::http::Uri| {
+            Refusal::invalid(format!("{} is not possible with {method}", uri.path()))
+        })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(handle)
+}
+
+/// A network or service may be named `create` too: what is not a POST to that path is about it.
+fn named_create<A, AF, B, BF>(inspect: A, remove: B) -> MethodRouter<Handle>
+where
+    A: FnOnce(State<Handle>, extract::Path<String>) -> AF + Clone + Send + Sync + 'static,
+    B: FnOnce(State<Handle>, extract::Path<String>) -> BF + Clone + Send + Sync + 'static,
+    AF: Future<Output: IntoResponse> + Send + 'static,
+    BF: Future<Output: IntoResponse> + Send + 'static,
+{
+    let name = || extract::Path("create".to_owned());
+    get(async move |handle| inspect(handle, name()).await).delete(async move |handle| remove(handle, name()).await)
 }

@@ -40,6 +40,17 @@ pub(super) async fn create(
             "driver {driver:?} is not known: overlay is the only driver"
         )));
     }
+    for (wanted, field) in [
+        (body.internal, "Internal"),
+        (body.enable_ipv6, "EnableIPv6"),
+        (body.ingress, "Ingress"),
+    ] {
+        if wanted {
+            return Err(Refusal::invalid(format!(
+                "{field} true is not possible: leave it out or false"
+            )));
+        }
+    }
     let mut subnets = body.ipam.unwrap_or_default().config;
     if subnets.len() > 1 {
         return Err(Refusal::invalid(format!(

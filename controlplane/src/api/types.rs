@@ -66,7 +66,7 @@ pub struct Ipam {
 
 /// A subnet.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct IpamConfig {
     /// CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,6 +132,15 @@ pub struct NetworkCreate {
     /// Labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Must be false: there are no networks without a way out.
+    #[serde(default)]
+    pub internal: bool,
+    /// Must be false: networks are IPv4.
+    #[serde(default, rename = "EnableIPv6")]
+    pub enable_ipv6: bool,
+    /// Must be false: there is no routing mesh.
+    #[serde(default)]
+    pub ingress: bool,
 }
 
 /// The answer to a create.
@@ -147,7 +156,7 @@ pub struct Created {
 
 /// `POST /networks/{id}/connect`. One of the three namespaces is wanted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Connect {
     /// Name under `/run/netns`.
     #[serde(default)]
@@ -188,7 +197,7 @@ pub struct Connected {
 
 /// `POST /networks/{id}/disconnect`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Disconnect {
     /// Name or id of the endpoint.
     pub endpoint: String,
@@ -352,7 +361,7 @@ pub struct Node {
 
 /// `POST /cluster/join`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Join {
     /// The token that `weft cluster init` printed.
     pub join_token: String,
@@ -362,7 +371,7 @@ pub struct Join {
 
 /// `POST /cluster/leave`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Leave {
     /// Also with endpoints connected, or as the manager.
     #[serde(default)]

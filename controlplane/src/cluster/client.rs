@@ -57,7 +57,7 @@ pub async fn join(
     let token: JoinToken = token
         .parse()
         .map_err(|error: super::TokenError| refused(RefusedKind::Invalid, error.to_string()))?;
-    let manager = with_port(manager, default_port);
+    let manager = with_port(manager, default_port)?;
     let (csr, key_pem) = signing_request(name).map_err(|error| refused(RefusedKind::Failed, error.to_string()))?;
     let pin = Arc::new(PinnedAuthority::new(token.digest));
     let tls = Arc::new(joiner_config(&pin).map_err(|error| refused(RefusedKind::Failed, error.to_string()))?);
@@ -90,14 +90,34 @@ pub async fn join(
     })
 }
 
-fn with_port(manager: &str, default_port: u16) -> String {
-    let has_port = manager
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.contains(':') && port.parse::<u16>().is_ok());
-    if has_port {
-        manager.to_owned()
-    } else {
-        format!("{manager}:{default_port}")
+/// Where to connect to: what the user named, with a port. IPv6 addresses may come with brackets or, without a port, bare.
+fn with_port(manager: &str, default_port: u16) -> Result<String, Refused> {
+    let bare = manager
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(manager);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(address, default_port).to_string());
+    }
+    if let Ok(address) = manager.parse::<SocketAddr>() {
+        return Ok(address.to_string());
+    }
+    let (host, port) = match manager.split_once(':') {
+        Some((host, port)) => (host, port.parse::<u16>().ok().filter(|port| *port != 0)),
+        None => (manager, Some(default_port)),
+    };
+    let is_name = !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    match port {
+        Some(port) if is_name => Ok(format!("{host}:{port}")),
+        _ => Err(refused(
+            RefusedKind::Invalid,
+            format!(
+                "manager {manager:?} is not valid: HOST or HOST:PORT is wanted, as 192.0.2.1:2377 or [2001:db8::1]:2377"
+            ),
+        )),
     }
 }
 
@@ -211,3 +231,6 @@ fn away(manager: &str, error: &str) -> Refused {
 fn refused(kind: RefusedKind, message: String) -> Refused {
     Refused { kind, message }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,10 +20,11 @@ pub struct JoinToken {
 /// Why a text is no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "join token {given:?} is malformed: {PREFIX}, 64 hex digits, '-' and 32 hex digits are wanted, as `weft cluster join-token` prints it"
+    "join token {shown:?} is malformed: {PREFIX}, 64 hex digits, '-' and 32 hex digits are wanted, as `weft cluster join-token` prints it"
 )]
 pub struct TokenError {
-    given: String,
+    /// The secret is at the end: only the beginning is shown, for errors end up in logs.
+    shown: String,
 }
 
 impl JoinToken {
@@ -61,7 +62,7 @@ impl FromStr for JoinToken {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<JoinToken, TokenError> {
-        let malformed = || TokenError { given: text.to_owned() };
+        let malformed = || TokenError { shown: shown(text) };
         let is_hex = |part: &str| part.bytes().all(|b| b.is_ascii_hexdigit());
         let (digest_hex, secret) = text
             .strip_prefix(PREFIX)
@@ -79,5 +80,15 @@ impl FromStr for JoinToken {
             digest,
             secret: secret.to_owned(),
         })
+    }
+}
+
+fn shown(text: &str) -> String {
+    const SHOWN: usize = PREFIX.len() + 8;
+    let beginning: String = text.chars().take(SHOWN).collect();
+    if beginning.len() < text.len() {
+        format!("{beginning}...")
+    } else {
+        beginning
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// The weft daemon: one per host, as root.
-#[derive(Clone, Debug, Default, clap::Parser)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Parser)]
 #[command(name = "weftd", version, about, after_help = super::file::HELP)]
 pub struct Flags {
     /// Configuration file, JSON [default: /etc/weft/daemon.json, which need not exist]

@@ -2,6 +2,7 @@
 
 use super::*;
 use clap::Parser;
+use std::path::Path;
 
 fn load(json: &str, flags: &[&str]) -> Result<Config, String> {
     let flags = Flags::try_parse_from(std::iter::once(&"weftd").chain(flags)).map_err(|error| error.to_string())?;
@@ -105,4 +106,57 @@ fn a_missing_file_matters_only_when_named() {
     assert!(File::read(missing, false).is_ok());
     let message = File::read(missing, true).expect_err("named").to_string();
     assert!(message.contains("/nonexistent/daemon.json"), "{message}");
+}
+
+#[test]
+fn two_servers_cannot_have_one_port() {
+    for (json, words) in [
+        (r#"{"gossip-port": 2377}"#, ["cluster-port", "gossip-port"]),
+        (r#"{"gossip-port": 4789}"#, ["data-path-port", "gossip-port"]),
+        (
+            r#"{"network-diagnostic-port": 7946}"#,
+            ["network-diagnostic-port", "gossip-port"],
+        ),
+        (
+            r#"{"network-diagnostic-port": 2377}"#,
+            ["network-diagnostic-port", "cluster-port"],
+        ),
+    ] {
+        let message = refusal(json, &[]);
+        assert!(words.iter().all(|word| message.contains(word)), "{json}: {message}");
+    }
+}
+
+/// A file that goes with its owner.
+struct TemporaryFile(PathBuf);
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn reading_again_keeps_the_flags_and_takes_good_files_only() {
+    let file = TemporaryFile(std::env::temp_dir().join(format!("weft-reload-{}.json", std::process::id())));
+    let write = |json: &str| std::fs::write(&file.0, json).unwrap();
+    write("{}");
+    let path = file.0.to_str().unwrap();
+    let load = |more: &[&str]| {
+        let words = ["weftd", "--config", path, "--node-name", "n"];
+        Config::load(&Flags::try_parse_from(words.iter().chain(more)).unwrap()).unwrap()
+    };
+    let (plain, flagged) = (load(&[]), load(&["--network-diagnostic-port", "3000"]));
+    assert_eq!(flagged.reload().unwrap().network_diagnostic_port, 3000);
+    write(r#"{"network-diagnostic-port": 2000}"#);
+    assert_eq!(plain.reload().unwrap().network_diagnostic_port, 2000);
+    assert!(
+        flagged
+            .reload()
+            .unwrap_err()
+            .to_string()
+            .contains("network-diagnostic-port")
+    );
+    write(r#"{"network-diagnostic-port": 2000, "gossip-port": 70000}"#);
+    assert!(plain.reload().unwrap_err().to_string().contains("70000"));
 }

@@ -113,7 +113,7 @@ impl Daemon {
                 }
             }
             if addresses.is_empty() {
-                let _ = reply.send(Err(join_error(&unresolved)));
+                let _ = reply.send(Err(join_error(&lookup_errors(&unresolved))));
                 return;
             }
             handle
@@ -142,14 +142,19 @@ pub(super) async fn resolve(member: &str, default_port: u16) -> Option<SocketAdd
     lookup_host((host, port)).await.ok()?.find(SocketAddr::is_ipv4)
 }
 
-fn join_error(unresolved: &[String]) -> String {
+/// The words of Docker's engine (`spec/diag-api.md` 1.5).
+pub(super) fn join_error(error: &str) -> String {
+    format!("/join error in the DB join could not join node to memberlist: {error}")
+}
+
+fn lookup_errors(unresolved: &[String]) -> String {
     let count = unresolved.len();
     let noun = if count == 1 { "error" } else { "errors" };
     let list: String = unresolved
         .iter()
         .map(|m| format!("\t* Failed to resolve {m}: lookup {m}: no such host\n"))
         .collect();
-    format!("could not join node to memberlist: {count} {noun} occurred:\n{list}\n")
+    format!("{count} {noun} occurred:\n{list}\n")
 }
 
 fn network_id(text: &str) -> Result<NetworkId, String> {

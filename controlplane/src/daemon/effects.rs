@@ -132,7 +132,7 @@ impl Daemon {
             Err(error) => tracing::warn!(%error, "gossip not joined"),
         }
         if let Some(reply) = self.joining.remove(&request) {
-            let _ = reply.send(result.map(|_| ()));
+            let _ = reply.send(result.map(|_| ()).map_err(|error| super::diagnose::join_error(&error)));
         }
     }
 

@@ -328,6 +328,7 @@ impl Daemon {
                 .await
                 .map_err(|error| error.to_string())?;
         }
+        self.detach_strays(&present).await?;
         for endpoint in stored {
             match present.iter().find(|(name, _)| *name == endpoint.host_interface) {
                 Some((_, ifindex)) => self.restore(endpoint, *ifindex),
@@ -343,6 +344,29 @@ impl Daemon {
             }
         }
         self.flush();
+        Ok(())
+    }
+
+    /// Programs of an earlier run on interfaces that carry no endpoint, or on an uplink that is not ours any more.
+    async fn detach_strays(&mut self, endpoints: &[(String, u32)]) -> Result<(), String> {
+        let uplink = self
+            .netlink
+            .ifindex(&self.uplink)
+            .await
+            .map_err(|error| error.to_string())?;
+        let attached = self.dataplane.attached().map_err(|error| error.to_string())?;
+        for (hook, ifindex) in attached {
+            let stays = match hook {
+                Hook::Uplink => ifindex == uplink,
+                Hook::Endpoint => endpoints.iter().any(|(_, index)| *index == ifindex),
+            };
+            if !stays {
+                tracing::info!(?hook, ifindex, "program of an earlier run detached");
+                self.dataplane
+                    .detach(hook, ifindex)
+                    .map_err(|error| error.to_string())?;
+            }
+        }
         Ok(())
     }
 

@@ -166,6 +166,11 @@ impl Daemon {
             Request::Allocate { node: claimed, .. } => claimed != node,
             Request::MemberRemove { name } => name != node,
             Request::MemberAdd { .. } => true,
+            Request::Release { endpoint } => manager
+                .state
+                .allocations()
+                .get(endpoint)
+                .is_some_and(|held| held.node != node),
             _ => false,
         };
         if foreign {

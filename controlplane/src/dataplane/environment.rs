@@ -69,16 +69,23 @@ pub enum EnvironmentError {
 
 /// Whether the kernel and this process's privileges are enough.
 pub(super) fn check() -> Result<(), EnvironmentError> {
-    if !kernel_is_at_least(MINIMUM_KERNEL) {
-        return Err(EnvironmentError::KernelTooOld {
-            found: running_kernel(),
-        });
-    }
+    check_kernel(KernelVersion::current().ok(), running_kernel)?;
     const STATUS: &str = "/proc/self/status";
     let status = fs::read_to_string(STATUS).map_err(|source| EnvironmentError::Unreadable { path: STATUS, source })?;
     match missing_capabilities(&status) {
         Some(missing) => Err(EnvironmentError::NotPermitted { missing }),
         None => Ok(()),
+    }
+}
+
+/// A kernel whose version cannot be read passes: the later steps will tell.
+fn check_kernel(current: Option<KernelVersion>, name: impl FnOnce() -> String) -> Result<(), EnvironmentError> {
+    let (major, minor) = MINIMUM_KERNEL;
+    match current {
+        Some(current) if current < KernelVersion::new(major, minor, 0) => {
+            Err(EnvironmentError::KernelTooOld { found: name() })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -177,6 +184,24 @@ fn is_bpffs(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_kernel_is_refused() {
+        let check = |major, minor, patch| {
+            check_kernel(Some(KernelVersion::new(major, minor, patch)), || {
+                format!("{major}.{minor}.{patch}-generic")
+            })
+        };
+        let (major, minor) = MINIMUM_KERNEL;
+        for (major, minor, patch) in [(4, 19, 300), (major, minor - 1, 255)] {
+            assert_eq!(
+                check(major, minor, patch).unwrap_err().to_string(),
+                format!("kernel {major}.{minor}.{patch}-generic is too old: weft needs 5.12 or newer")
+            );
+        }
+        assert!(check(major, minor, 0).is_ok() && check(major + 1, 0, 0).is_ok());
+        assert!(check_kernel(None, String::new).is_ok());
+    }
 
     #[test]
     fn missing_capabilities_are_named() {

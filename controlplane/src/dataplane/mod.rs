@@ -90,6 +90,11 @@ pub enum LoadError {
     Log(String),
 }
 
+/// Whether the kernel is new enough and this process may load programs. Changes nothing.
+pub fn check_host() -> Result<(), EnvironmentError> {
+    environment::check()
+}
+
 /// What a program did with a made-up packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestRunResult {

@@ -22,10 +22,8 @@ pub struct FlowKey {
     pub source_port: [u8; 2],
     /// Destination port.
     pub destination_port: [u8; 2],
-    /// IANA protocol number: 6 or 17.
-    pub protocol: u8,
-    /// Always zero.
-    pub padding: [u8; 3],
+    /// IANA protocol number: 6 or 17. Four bytes wide, so that a key on the stack is written in aligned words.
+    pub protocol: u32,
 }
 
 /// What becomes of a packet of the flow: its addresses are rewritten, its ports stay.
@@ -66,7 +64,6 @@ impl FlowKey {
             source_port: self.destination_port,
             destination_port: self.source_port,
             protocol: self.protocol,
-            padding: [0; 3],
         }
     }
 }
@@ -106,7 +103,6 @@ mod tests {
                 source_port: [0x9c, 0x40],
                 destination_port: [0, 80],
                 protocol: 6,
-                padding: [0; 3],
             };
             let flow = Flow {
                 last_seen_ns: 7,

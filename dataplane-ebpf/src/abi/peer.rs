@@ -8,9 +8,9 @@ pub const NAME: &str = "peers";
 /// A thousand hosts with a hundred containers each.
 pub const MAX_ENTRIES: u32 = 131_072;
 
-/// A remote endpoint.
+/// A remote endpoint. Aligned, so that it is copied in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct Peer {
     /// Address of the VTEP (RFC 7348 section 2) behind which the endpoint lives.
     pub vtep: [u8; 4],

@@ -80,17 +80,17 @@ impl Ipv4 {
     #[inline(always)]
     pub fn computed_checksum(&self) -> [u8; 2] {
         // The sum does not depend on the byte order (RFC 1071 section 2 (B)), so the words need not be swapped.
-        let word = |pair: [u8; 2]| u32::from(u16::from_ne_bytes(pair));
+        // Words of four bytes fold to the same sum as words of two, because 2^16 is 1 modulo 2^16 - 1.
+        let word = |pair: [u8; 2]| u64::from(u16::from_ne_bytes(pair));
         let sum = word([self.version_ihl[0], self.tos[0]])
             + word(self.total_length)
             + word(self.identification)
             + word(self.fragment)
             + word([self.ttl[0], self.protocol[0]])
-            + word([self.source[0], self.source[1]])
-            + word([self.source[2], self.source[3]])
-            + word([self.destination[0], self.destination[1]])
-            + word([self.destination[2], self.destination[3]]);
-        checksum::finish(sum).to_ne_bytes()
+            + u64::from(u32::from_ne_bytes(self.source))
+            + u64::from(u32::from_ne_bytes(self.destination));
+        // Below 2^34: two halves sum to less than 2^19, which `finish` folds.
+        checksum::finish(((sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32)) as u32).to_ne_bytes()
     }
 }
 
@@ -114,6 +114,22 @@ mod tests {
         assert!(!header.is_fragment());
         assert!(!header.is_multicast());
         assert_eq!(header.computed_checksum(), header.checksum);
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_bytes() {
+        for (source, destination) in [
+            ([0xff; 4], [0xff; 4]),
+            ([0; 4], [0; 4]),
+            ([10, 0, 0, 1], [0xff, 0xff, 0, 1]),
+        ] {
+            let mut header = Ipv4::read(&EXAMPLE).unwrap();
+            (header.source, header.destination, header.total_length) = (source, destination, [0xff; 2]);
+            header.checksum = [0; 2];
+            let mut bytes = [0; 20];
+            header.write(&mut bytes).unwrap();
+            assert_eq!(header.computed_checksum(), checksum::of(0, &bytes).to_be_bytes());
+        }
     }
 
     #[test]

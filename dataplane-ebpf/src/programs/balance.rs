@@ -181,8 +181,7 @@ pub(super) fn forget_reply_of_direct(vni: u32, datagram: &Datagram) {
         destination: datagram.source,
         source_port: datagram.ports.destination,
         destination_port: datagram.ports.source,
-        protocol: datagram.protocol,
-        padding: [0; 3],
+        protocol: u32::from(datagram.protocol),
     };
     if maps::flow(&key).is_some_and(|flow| flow.flags & REPLY != 0) {
         maps::remove_flow(&key);

@@ -50,6 +50,10 @@ impl Packet {
         gso_size
     }
     field! {
+        /// The hash of its flow, if its socket or its device knew it; else 0.
+        hash
+    }
+    field! {
         /// Whether the device took a VLAN tag out of it: then it belongs to that VLAN's device.
         vlan_present
     }

@@ -3,7 +3,7 @@
 use super::cursor::Packet;
 use super::helper::{AddressPlace, Refused};
 use weft_dataplane::abi::{Counter, FlowKey};
-use weft_dataplane::packet::{Ethernet, Header, Ipv4, Ports, Tcp, Udp, ipv4, transport};
+use weft_dataplane::packet::{Ethernet, Header, Ipv4, Ports, Tcp, Udp, hash, ipv4, transport};
 
 /// An IPv4 packet.
 ///
@@ -106,6 +106,15 @@ impl Datagram {
         transport::closes(self.tcp_flags)
     }
 
+    /// A hash of its flow: what its socket or its device knew, else one of our own.
+    #[inline(always)]
+    pub(super) fn hash(&self, packet: &Packet) -> u32 {
+        match packet.hash() {
+            0 => hash::flow(self.source, self.destination, self.ports, self.protocol),
+            known => known,
+        }
+    }
+
     /// The key of its flow, as it stands.
     #[inline(always)]
     pub(super) fn flow_key(&self, vni: u32) -> FlowKey {
@@ -115,8 +124,7 @@ impl Datagram {
             destination: self.destination,
             source_port: self.ports.source,
             destination_port: self.ports.destination,
-            protocol: self.protocol,
-            padding: [0; 3],
+            protocol: u32::from(self.protocol),
         }
     }
 

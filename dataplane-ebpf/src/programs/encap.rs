@@ -20,7 +20,7 @@ pub(super) fn send(packet: &mut Packet, attachment: &Attachment, datagram: &Data
     if outer_length > usize::from(u16::MAX) || largest_packet(packet, datagram, outer_length) > node.mtu as usize {
         return Verdict::Drop(Counter::DropTooBig);
     }
-    let port = hash::source_port(packet.flow_hash());
+    let port = hash::source_port(datagram.hash(packet));
     if packet.grow(vxlan::OVERHEAD).is_err() {
         return Verdict::Drop(Counter::DropAdjustRoom);
     }

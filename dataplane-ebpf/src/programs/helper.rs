@@ -8,8 +8,8 @@ use aya_ebpf::bindings::{
     bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::{
-    bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace,
-    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_type, bpf_skb_store_bytes,
+    bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect_neigh,
+    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_type, bpf_skb_store_bytes,
 };
 use weft_dataplane::packet::{Ethernet, Header};
 
@@ -41,13 +41,6 @@ pub(super) fn random() -> u32 {
 }
 
 impl Packet {
-    /// The hash of the packet's flow, as its socket or the kernel's dissector computed it.
-    #[inline(always)]
-    pub(super) fn flow_hash(&self) -> u32 {
-        // SAFETY: the context is valid. Needed because it is foreign code.
-        unsafe { bpf_get_hash_recalc(self.skb) }
-    }
-
     /// Hands the packet to the device behind the veth `ifindex`, in its namespace, as if it had come in there. Returns the action.
     #[inline(always)]
     pub(super) fn redirect_peer(&mut self, ifindex: u32) -> i32 {

@@ -123,7 +123,6 @@ fn flows_print_both_directions() {
         source_port: 40000u16.to_be_bytes(),
         destination_port: 80u16.to_be_bytes(),
         protocol: 6,
-        padding: [0; 3],
     };
     let flow = Flow {
         last_seen_ns: 12_034_567_890,

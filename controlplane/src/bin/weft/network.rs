@@ -147,6 +147,7 @@ async fn create(client: &Client, arguments: Create) -> Result<(), Failure> {
         ipam: Some(ipam),
         options: arguments.options.into_iter().collect::<BTreeMap<_, _>>(),
         labels: arguments.labels.into_iter().collect(),
+        ..NetworkCreate::default()
     };
     let created: Created = client.post("/networks/create", &body).await?;
     line(&created.id)
