@@ -1,5 +1,8 @@
 //! From the tables to names and maps: everything that follows from the state is computed anew, whole.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Effect, Endpoint, Node};
 use crate::dns::Zones;
 use crate::id::NetworkId;
@@ -11,6 +14,7 @@ use crate::service::{EndpointRow, Services};
 use crate::wanted::{self, Inputs, LocalAttachment, MapContents, Wanted};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use weft_dataplane::abi::OverlayAddress;
 
 impl Node {
     /// Computes names, services and maps anew from the tables, and the steps from what the kernel has.
@@ -131,15 +135,19 @@ impl Node {
     }
 }
 
-/// While the tables may still be on their way, what the kernel knows of others stays: entries are added and replaced, none goes.
+/// While the tables may still be on their way, what the kernel knows of others on this node's networks stays: entries are added and
+/// replaced, none goes.
 fn keep_others(mut wanted: MapContents, present: &MapContents) -> MapContents {
-    for (address, peer) in &present.peers {
+    let networks: BTreeSet<u32> = wanted.networks.keys().copied().collect();
+    let on_ours = |address: &OverlayAddress| networks.contains(&address.vni);
+    for (address, peer) in present.peers.iter().filter(|(address, _)| on_ours(address)) {
         wanted.peers.entry(*address).or_insert(*peer);
     }
-    for (vtep, node) in &present.nodes {
+    let vteps: BTreeSet<[u8; 4]> = wanted.peers.values().map(|peer| peer.vtep).collect();
+    for (vtep, node) in present.nodes.iter().filter(|(vtep, _)| vteps.contains(*vtep)) {
         wanted.nodes.entry(*vtep).or_insert(*node);
     }
-    for (vip, service) in &present.services {
+    for (vip, service) in present.services.iter().filter(|(vip, _)| on_ours(vip)) {
         let fewer = wanted
             .services
             .get(vip)
