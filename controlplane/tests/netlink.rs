@@ -470,7 +470,7 @@ mod routes {
     }
 
     #[test]
-    fn a_change_of_the_underlay_is_noticed_and_our_own_is_not() {
+    fn a_change_of_the_underlay_is_noticed_and_of_our_own_only_a_removal() {
         let (host, container) = (host(), NetnsGuard::new());
         host.block_on(async || {
             let netns = container.open();
@@ -478,10 +478,12 @@ mod routes {
             let mut notices = watch_underlay().unwrap();
             netlink.create_endpoint(&spec(&netns, "weft000000001")).await.unwrap();
             netlink.ensure_gro_device(4789).await.unwrap();
-            netlink.remove_endpoint("weft000000001").await.unwrap();
             // A notice would come within the quiet time; a slow machine can only make this pass, not fail.
             let own = tokio::time::timeout(Duration::from_millis(500), notices.recv()).await;
             assert!(own.is_err(), "{own:?}");
+            netlink.remove_endpoint("weft000000001").await.unwrap();
+            let removed = tokio::time::timeout(DEADLINE, notices.recv()).await;
+            assert!(matches!(removed, Ok(Some(_))), "{removed:?}");
             for change in [
                 "route add 10.1.0.0/16 via 192.168.7.254",
                 "address add 192.168.9.1/24 dev up0",
