@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 
 /// Where iproute2 keeps named namespaces.
 const DIRECTORY: &str = "/run/netns";
+
+/// Where `ip netns exec` looks for a namespace's `resolv.conf`.
+const SETTINGS: &str = "/etc/netns";
+
 /// All names start with this and the process id of the bench, so that leftovers can be told from a running bench.
 const PREFIX: &str = "wb";
 
@@ -110,7 +114,14 @@ impl Drop for Netns {
         if let Err(error) = command::run("ip", &["netns", "delete", &self.name]) {
             eprintln!("weft-bench: {error}");
         }
+        remove_settings(&self.name);
     }
+}
+
+/// Removes what the daemon wrote for `ip netns exec`; it is ended with its containers still connected.
+fn remove_settings(name: &str) {
+    // Other arrangements have none.
+    let _ = std::fs::remove_dir_all(Path::new(SETTINGS).join(name));
 }
 
 /// An interface as it stands.
@@ -150,6 +161,7 @@ pub fn sweep() -> Result<Vec<String>> {
         let name = entry.file_name().to_string_lossy().into_owned();
         if owner(&name).is_some_and(|pid| !is_running(pid)) {
             command::run("ip", &["netns", "delete", &name])?;
+            remove_settings(&name);
             swept.push(name);
         }
     }
