@@ -6,6 +6,7 @@ mod flags;
 mod tests;
 
 pub use file::KEYS;
+pub use file::Pool;
 pub use flags::Flags;
 
 use file::File;
@@ -166,7 +167,10 @@ impl Config {
             gossip_port: port("gossip-port", flags.gossip_port, file.gossip_port, GOSSIP_PORT)?,
             cluster_port: port("cluster-port", flags.cluster_port, file.cluster_port, CLUSTER_PORT)?,
             uplink: flags.uplink.clone().or(file.uplink),
-            default_addr_pools: file::pools(file.default_addr_pools)?,
+            default_addr_pools: file::pools(match flags.default_addr_pools.as_slice() {
+                [] => file.default_addr_pools,
+                given => Some(given.to_vec()),
+            })?,
             network_diagnostic_port: diagnostic_port(flags.network_diagnostic_port.or(file.network_diagnostic_port))?,
             api_socket: flags
                 .api_socket

@@ -26,8 +26,8 @@ pub const KEYS: &[&str] = &[
 ];
 
 /// What `weftd --help` says of the file.
-pub(super) const HELP: &str = "The configuration file has the same keys as the flags, and two more: \"network-diagnostic-port\" (a port, \
-applied at SIGHUP) and \"default-addr-pools\" ([{\"base\": \"10.0.0.0/8\", \"size\": 24}]).";
+pub(super) const HELP: &str = "The configuration file has the same keys as the flags; \"default-addr-pools\" is a list there, \
+[{\"base\": \"10.0.0.0/8\", \"size\": 24}].";
 
 /// The file as it is written. Numbers are wider than ports, so that a wrong one can be told.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -52,11 +52,32 @@ pub(super) struct File {
 }
 
 /// A pool as Docker's daemon.json writes it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Pool {
+pub struct Pool {
     base: String,
     size: u32,
+}
+
+impl std::str::FromStr for Pool {
+    type Err = String;
+
+    /// As dockerd's flag has it: `base=10.0.0.0/8,size=24`.
+    fn from_str(text: &str) -> Result<Pool, String> {
+        let wanted = || format!("{text:?} is no pool: base=CIDR,size=N is wanted, as base=10.0.0.0/8,size=24");
+        let (mut base, mut size) = (None, None);
+        for part in text.split(',') {
+            match part.split_once('=') {
+                Some(("base", value)) if base.is_none() => base = Some(value.to_owned()),
+                Some(("size", value)) if size.is_none() => size = value.parse().ok(),
+                _ => return Err(wanted()),
+            }
+        }
+        Ok(Pool {
+            base: base.ok_or_else(wanted)?,
+            size: size.ok_or_else(wanted)?,
+        })
+    }
 }
 
 impl File {
@@ -118,6 +139,10 @@ impl File {
                 self.cluster_port.is_some() && flags.cluster_port.is_some(),
             ),
             ("uplink", self.uplink.is_some() && flags.uplink.is_some()),
+            (
+                "default-addr-pools",
+                self.default_addr_pools.is_some() && !flags.default_addr_pools.is_empty(),
+            ),
             (
                 "network-diagnostic-port",
                 self.network_diagnostic_port.is_some() && flags.network_diagnostic_port.is_some(),

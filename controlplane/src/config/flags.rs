@@ -1,5 +1,6 @@
 //! The flags of `weftd`.
 
+use super::file::Pool;
 use std::path::PathBuf;
 
 /// The weft daemon: one per host, as root.
@@ -39,8 +40,11 @@ pub struct Flags {
     /// Device that carries the overlay [default: the one with the advertised address]
     #[arg(long, value_name = "DEVICE")]
     pub uplink: Option<String>,
+    /// Address pool for networks without a subnet, may be given again [default: base=10.0.0.0/8,size=24]
+    #[arg(long, value_name = "base=CIDR,size=N")]
+    pub default_addr_pools: Vec<Pool>,
     /// Port of the diagnostic server on 127.0.0.1; takes effect at SIGHUP
-    #[arg(long, value_name = "PORT", hide = true)]
+    #[arg(long, value_name = "PORT")]
     pub network_diagnostic_port: Option<i64>,
     /// Unix socket of the API [default: /run/weft/weft.sock]
     #[arg(long, value_name = "FILE")]

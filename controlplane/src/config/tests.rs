@@ -101,6 +101,41 @@ fn a_key_given_twice_is_refused() {
 }
 
 #[test]
+fn pools_come_from_flags_as_dockerd_has_them() {
+    let pools = [
+        "--default-addr-pools",
+        "base=10.20.0.0/16,size=26",
+        "--default-addr-pools",
+        "base=10.10.0.0/16,size=26",
+    ];
+    let config = load(r#"{"node-name": "n"}"#, &pools).unwrap();
+    let subnets: Vec<String> = config
+        .default_addr_pools
+        .subnets
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        (subnets, config.default_addr_pools.mask_length),
+        (vec!["10.10.0.0/16".to_owned(), "10.20.0.0/16".to_owned()], 26)
+    );
+    for wrong in [
+        "10.0.0.0/8",
+        "base=10.0.0.0/8",
+        "base=10.0.0.0/8,size=x",
+        "base=1,size=2,size=3",
+    ] {
+        let message = refusal("{}", &["--default-addr-pools", wrong]);
+        assert!(
+            message.contains(wrong) && message.contains("base=CIDR,size=N"),
+            "{message}"
+        );
+    }
+    let twice = r#"{"default-addr-pools": [{"base": "10.0.0.0/8", "size": 24}]}"#;
+    assert!(refusal(twice, &["--default-addr-pools", "base=10.0.0.0/8,size=24"]).contains("default-addr-pools"));
+}
+
+#[test]
 fn a_missing_file_matters_only_when_named() {
     let missing = Path::new("/nonexistent/daemon.json");
     assert!(File::read(missing, false).is_ok());
