@@ -44,8 +44,8 @@ const PROGRAMS: [(&str, &str, Scope); 8] = [
 /// Debian's compiler with the source of `core`.
 const COMPILER_PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
 
-/// Packages first show which LLVM the compiler has, then that LLVM's are installed, then the linker is built; one more round proves it.
-const ROUNDS: usize = 4;
+/// Programs and the compiler, then the packages of that compiler's LLVM; the third round finds all there, or builds the linker.
+const ROUNDS: usize = 3;
 
 /// What building the eBPF object takes.
 #[derive(Clone, Debug)]
@@ -83,14 +83,14 @@ fn describe(tools: &Tools) {
 
 /// Installs what is missing; silent when nothing is.
 pub(crate) fn ensure(workspace: &Workspace, scope: Scope) -> Done<Tools> {
-    let mut before: Option<Vec<String>> = None;
+    let mut installed: Vec<String> = Vec::new();
     for _ in 0..ROUNDS {
         match plan(workspace, scope)? {
             Plan::Ready(tools) => return Ok(tools),
             Plan::Install(packages) => {
-                let again = before.as_ref() == Some(&packages);
-                install_packages(&packages, again)?;
-                before = Some(packages);
+                // A list of some weeks ago may offer a compiler that is too old, or a version that the mirror no longer has.
+                install_packages(&packages, installed.is_empty())?;
+                installed.extend(packages);
             }
             Plan::BuildLinker(toolchain) => {
                 println!(
@@ -105,7 +105,7 @@ pub(crate) fn ensure(workspace: &Workspace, scope: Scope) -> Done<Tools> {
         }
     }
     let refused = toolchain::search(workspace)?.refused.join("; ");
-    let packages = before.unwrap_or_default().join(" ");
+    let packages = installed.join(" ");
     Err(Failure::new(format!(
         "setup: installed {packages}, but the tools are still not usable ({refused})"
     )))
@@ -191,7 +191,7 @@ fn install_packages(packages: &[String], refresh: bool) -> Done {
         )));
     }
     println!("setup: will install with apt-get: {list} (this may take some minutes)");
-    if refresh || !packages.iter().all(|package| has_candidate(package)) {
+    if refresh {
         println!("setup: apt-get update");
         run_quietly(Command::new("apt-get").args(["update", "-q"]))?;
     }
@@ -200,12 +200,6 @@ fn install_packages(packages: &[String], refresh: bool) -> Done {
         .args(["install", "-q", "-y", "--no-install-recommends"])
         .args(packages)
         .env("DEBIAN_FRONTEND", "noninteractive");
-    if run_quietly(&mut command).is_ok() {
-        return Ok(());
-    }
-    // Lists that are a few weeks old name versions that the mirror no longer has.
-    println!("setup: apt-get update, then once more");
-    run_quietly(Command::new("apt-get").args(["update", "-q"]))?;
     run_quietly(&mut command)
 }
 
