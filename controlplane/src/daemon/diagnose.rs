@@ -7,7 +7,35 @@ use weft_core::id::NetworkId;
 use weft_core::networkdb::Row;
 use weft_diag::{EntryAddress, NetworkStats, Peer, ReplyTo, Request};
 
+/// Who waits for a network's entries to be here.
+pub(super) struct Syncing {
+    network: NetworkId,
+    reply: ReplyTo<Result<(), String>>,
+}
+
 impl Daemon {
+    /// As in Docker, `/joinnetwork` answers when the network's tables are here (`spec/diag-api.md` 1.5).
+    fn diagnose_join_network(&mut self, network: &str, reply: ReplyTo<Result<(), String>>) {
+        let now = self.now();
+        let joined = network_id(network).and_then(|id| {
+            let joined = self.node.join_network(now, &id).map_err(|error| error.to_string());
+            joined.map(|()| id)
+        });
+        match joined {
+            Ok(network) => self.syncing.push(Syncing { network, reply }),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Answers those whose network is synced, or gave up: the core waits for an answer of each peer for a limited time.
+    pub(super) fn answer_synced(&mut self) {
+        let synced = |syncing: &mut Syncing| self.node.gossip().is_synced(&syncing.network);
+        for Syncing { reply, .. } in self.syncing.extract_if(.., synced) {
+            // Nobody waits for the answer any more when sending it fails.
+            let _ = reply.send(Ok(()));
+        }
+    }
+
     pub(super) fn diagnose(&mut self, request: Request) {
         let now = self.now();
         // Nobody waits for the answer any more when sending it fails.
@@ -36,9 +64,10 @@ impl Daemon {
                 self.node.leave(now);
                 true
             }
-            Request::JoinNetwork(network, reply) => reply
-                .send(network_id(&network).and_then(|id| self.node.join_network(now, &id).map_err(|e| e.to_string())))
-                .is_ok(),
+            Request::JoinNetwork(network, reply) => {
+                self.diagnose_join_network(&network, reply);
+                true
+            }
             Request::LeaveNetwork(network, reply) => reply
                 .send(network_id(&network).and_then(|id| self.node.leave_network(now, &id).map_err(|e| e.to_string())))
                 .is_ok(),

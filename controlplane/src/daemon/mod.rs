@@ -17,6 +17,7 @@ use crate::gossip::Sockets;
 use crate::netlink::{Netlink, UnderlayChanged};
 use crate::resolver::Upstreams;
 use crate::store::NodeStore;
+use diagnose::Syncing;
 use endpoints::Endpoints;
 use membership::Membership;
 use std::collections::BTreeMap;
@@ -89,6 +90,7 @@ pub struct Daemon {
     diagnostics: DiagnosticServer,
     joining: BTreeMap<u64, Joining>,
     leaving: Vec<Leaving>,
+    syncing: Vec<Syncing>,
 }
 
 impl Daemon {
@@ -120,6 +122,7 @@ impl Daemon {
             diagnostics,
             joining: BTreeMap::new(),
             leaving: Vec::new(),
+            syncing: Vec::new(),
         };
         daemon.read_maps();
         daemon.restore_membership().await?;
@@ -136,6 +139,7 @@ impl Daemon {
         loop {
             // 1. Do what the node wants done, before anything new is heard.
             self.perform_effects();
+            self.answer_synced();
             // 2. Wait for the first thing that happens.
             let wake = self.node.poll_timeout().map(|at| self.started + at.since_origin());
             tokio::select! {

@@ -103,6 +103,12 @@ impl NetworkDb {
         Ok(())
     }
 
+    /// Whether what the others had of a network when this node joined it is here, or nobody is left to wait for. An unknown network
+    /// has nothing to wait for.
+    pub fn is_synced(&self, network: &NetworkId) -> bool {
+        self.own.get(network).is_none_or(OwnNetwork::in_sync)
+    }
+
     /// Takes part no more: its entries vanish here, and this node's entries at the others.
     pub fn leave_network(&mut self, now: Instant, network: &NetworkId) -> Result<(), LeaveNetworkError> {
         let Some(own) = self.own.get_mut(network).filter(|own| !own.at.leaving) else {

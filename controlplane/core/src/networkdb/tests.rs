@@ -162,9 +162,9 @@ fn two_nodes_join_and_exchange_what_they_had() {
         s.nodes[c].db.cluster_peers().len() == 3
     });
     simulation.act(c, |db, now| db.join_network(now, &net)).expect("joined");
-    simulation.run_until(secs(2), "c has both rows", |s| {
-        s.rows(c, &net, TABLE) == s.rows(a, &net, TABLE)
-    });
+    assert!(!simulation.nodes[c].db.is_synced(&net));
+    simulation.run_until(secs(2), "c is synced", |s| s.nodes[c].db.is_synced(&net));
+    assert_eq!(simulation.rows(c, &net, TABLE), simulation.rows(a, &net, TABLE));
 }
 
 #[test]
