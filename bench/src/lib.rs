@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arrangement;
+pub mod awake;
 pub mod command;
 pub mod dataplane;
 pub mod error;

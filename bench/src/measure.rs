@@ -1,6 +1,7 @@
 //! The measures: what each does to an arrangement, and the figures that it yields.
 
 use crate::arrangement::{Arrangement, Topology};
+use crate::awake::Awake;
 use crate::error::{Context, Result};
 use crate::load::request_response::RoundTrips;
 use crate::load::{connections, live_frames, request_response, tcp_stream, udp_flood};
@@ -161,6 +162,7 @@ fn udp(arrangement: &dyn Arrangement, options: &Options) -> Result<Figures> {
 fn tcp_round_trips(arrangement: &dyn Arrangement, options: &Options) -> Result<Figures> {
     let topology = arrangement.topology();
     let server = topology.server()?;
+    let _awake = Awake::hold();
     let trips = request_response::tcp(
         &topology.client.netns,
         &server.netns,
@@ -173,6 +175,7 @@ fn tcp_round_trips(arrangement: &dyn Arrangement, options: &Options) -> Result<F
 fn udp_round_trips(arrangement: &dyn Arrangement, options: &Options) -> Result<Figures> {
     let topology = arrangement.topology();
     let server = topology.server()?;
+    let _awake = Awake::hold();
     let trips = request_response::udp(
         &topology.client.netns,
         &server.netns,

@@ -1,6 +1,7 @@
 //! The table on standard output, and everything behind it as JSON.
 
 use crate::arrangement::Arrangement;
+use crate::awake;
 use crate::options::Options;
 use crate::program_cost::ProgramCost;
 use crate::rounds::{Row, Sample, comparisons, rows};
@@ -69,6 +70,7 @@ impl Report<'_> {
         if self.options.nic_like {
             text.push_str("segmentation offload between the hosts is off\n");
         }
+        let _ = writeln!(text, "{}", awake::fact());
         for arrangement in self.arrangements {
             let _ = writeln!(text, "{:<5} {}", arrangement.id(), arrangement.description());
             for fact in arrangement.facts() {
@@ -90,6 +92,7 @@ impl Report<'_> {
             "seconds": self.options.seconds,
             "underlay_mtu": self.options.underlay_mtu,
             "nic_like": self.options.nic_like,
+            "round_trips": awake::fact(),
             "arrangements": self.arrangements.iter().map(|a| json!({
                 "id": a.id(), "description": a.description(), "facts": a.facts(),
             })).collect::<Vec<_>>(),
