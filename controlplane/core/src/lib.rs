@@ -28,6 +28,8 @@ pub mod overlay;
 pub mod reconcile;
 pub mod record;
 pub mod service;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 pub mod time;
 pub mod wanted;
 pub mod wire;

@@ -5,6 +5,8 @@
 //! on each push/pull.
 
 mod exchange;
+#[cfg(any(test, feature = "simulation"))]
+mod inspect;
 mod probe;
 mod queue;
 mod random;

@@ -11,10 +11,10 @@ mod attachments;
 mod clock;
 mod cluster;
 mod entries;
+#[cfg(any(test, feature = "simulation"))]
+mod inspect;
 mod nodes;
 mod receive;
-#[cfg(test)]
-mod simulation;
 pub mod stream;
 mod sync;
 mod tables;

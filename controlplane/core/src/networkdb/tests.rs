@@ -3,9 +3,9 @@
 mod chaos;
 mod hostile;
 
-use super::simulation::{CALM, Simulation, network, place, secs};
 use super::{Config, Effect, EntryError, Event, Input, NetworkDb, StreamId};
 use crate::id::NodeId;
+use crate::simulation::{CALM, Simulation, network, place, secs};
 use crate::time::Instant;
 use std::net::IpAddr;
 
@@ -435,10 +435,10 @@ fn two_halves_that_never_met_again_by_themselves_find_each_other_by_the_bootstra
 fn an_idle_cluster_is_quiet() {
     let mut simulation = settled(12, 10);
     simulation.run_for(secs(60));
-    let before = simulation.datagrams;
+    let before = simulation.traffic.datagrams;
     simulation.run_for(secs(60));
     // Ten nodes probe one other each second: a ping and its ack.
-    let sent = simulation.datagrams - before;
+    let sent = simulation.traffic.datagrams - before;
     assert!(sent <= 2 * 10 * 61, "{sent} datagrams in a minute");
 }
 

@@ -1,7 +1,7 @@
 //! Many nodes under rough weather: whatever happened, in the end all see the same.
 
-use super::super::simulation::{CALM, ROUGH, Rows, Simulation, network, place, secs};
 use crate::id::NetworkId;
+use crate::simulation::{CALM, ROUGH, Rows, Simulation, network, place, secs};
 use std::collections::{BTreeMap, BTreeSet};
 
 const TABLE: &str = "overlay_peer_table";

@@ -1,9 +1,9 @@
 //! Bytes that nobody should send.
 
-use super::super::simulation::{ROUGH, Simulation, network, place, secs};
 use super::super::{Input, StreamId};
 use super::{TABLE, alone};
 use crate::membership::Random;
+use crate::simulation::{ROUGH, Simulation, network, place, secs};
 use crate::time::Instant;
 
 #[test]
@@ -50,7 +50,7 @@ fn random_datagrams_and_streams_crash_nothing_and_change_nothing() {
 fn damaged_traffic_of_a_real_cluster_crashes_nothing() {
     let net = network("net1");
     let mut simulation = Simulation::cluster(13, ROUGH, 5, &net);
-    simulation.damaged_datagrams_percent = 20;
+    simulation.weather.damaged_percent = 20;
     for node in 0..5 {
         for key in 0..20 {
             let key = format!("k{node}-{key}");
@@ -60,7 +60,7 @@ fn damaged_traffic_of_a_real_cluster_crashes_nothing() {
         }
     }
     simulation.run_for(secs(120));
-    simulation.damaged_datagrams_percent = 0;
+    simulation.weather.damaged_percent = 0;
     let refused: u64 = (0..5).map(|n| simulation.nodes[n].db.stats().refused_messages).sum();
     assert!(refused > 100, "{refused}");
     // What matters in datagrams has a checksum.
