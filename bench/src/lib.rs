@@ -22,4 +22,6 @@ pub mod options;
 pub mod program_cost;
 pub mod report;
 pub mod rounds;
+pub mod schedules;
 pub mod statistics;
+pub mod workers;

@@ -1,12 +1,16 @@
-//! `bench`: packet rate and cost.
+//! `bench`: packet rate and cost, and how fast gossip converges.
 
 use crate::build;
 use crate::process::{Done, Failure, is_root};
 use crate::setup::Scope;
+use crate::simulate;
 use crate::workspace::Workspace;
 use clap::Args;
 
-/// Measure packet rate and cost against Docker's arrangement and no overlay at all, in one run.
+/// Measure packet rate and cost against Docker's arrangement and no overlay at all, in one run; or with `gossip` how fast a
+/// simulated cluster agrees.
+///
+/// `bench gossip` needs no root; `bench gossip --help` lists its arguments.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Arguments of the bench itself; `bench -- --help` lists them
@@ -15,6 +19,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Done {
+    if let Some((first, rest)) = arguments.arguments.split_first()
+        && first == "gossip"
+    {
+        return simulate::exec(workspace, "gossip", rest);
+    }
     if !is_root() {
         return Err(Failure::new(
             "the bench needs root: it makes network namespaces and loads eBPF programs",

@@ -7,6 +7,7 @@ mod demo;
 mod linker;
 mod process;
 mod setup;
+mod simulate;
 mod test;
 mod tidy;
 mod toolchain;
@@ -32,6 +33,7 @@ enum Task {
     Demo(demo::Arguments),
     Test(test::Arguments),
     Bench(bench::Arguments),
+    Simulate(simulate::Arguments),
     Tidy(tidy::Arguments),
 }
 
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
+        Task::Simulate(arguments) => simulate::run(&workspace, &arguments),
         Task::Tidy(arguments) => tidy::run(&workspace, &arguments),
     };
     match outcome {

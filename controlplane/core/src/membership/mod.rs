@@ -17,6 +17,8 @@ mod suspicion;
 mod tests;
 mod timing;
 
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use inspect::{Held, OPEN_STREAMS, OPEN_STREAMS_AT_REST, QUEUED_AT_REST};
 pub use roster::Member;
 
 pub(crate) use queue::{Queue, retransmit_limit};

@@ -9,7 +9,7 @@ use crate::wire::stream::NodeState;
 use std::net::SocketAddr;
 
 /// How many indirect pings are served at once. A member asks for a handful a second; more are a flood.
-const MAX_RELAYS: usize = 1024;
+pub(super) const MAX_RELAYS: usize = 1024;
 
 /// The probe that runs; there is one at a time.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ pub(super) const MAX_NETWORKS: usize = 4096;
 
 /// How many table messages wait in each of a network's two queues. A second of gossip carries about a hundred; what is dropped
 /// after minutes of waiting, bulk sync brings.
-const MAX_TABLE_BROADCASTS: usize = 16_384;
+pub(super) const MAX_TABLE_BROADCASTS: usize = 16_384;
 
 /// Another node's part in a network.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 const REAP_NODE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many nodes are remembered at most, gone ones included.
-const MAX_NODES: usize = 65_536;
+pub(super) const MAX_NODES: usize = 65_536;
 
 /// How a node stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 
 mod agenda;
 mod links;
+pub mod schedule;
 mod stall;
 mod watch;
 
@@ -89,6 +90,8 @@ pub struct Simulation {
     pub damaged_streams_percent: usize,
     /// Whether nodes keep their events in [`SimNode::events`]. A thousand nodes that meet tell a million of them.
     pub keeps_events: bool,
+    /// What all nodes logged and told, in order, if it is kept.
+    pub diary: Option<Vec<String>>,
     /// Whether what nodes send is checked: the budget of datagrams and the framing of streams.
     pub checks_framing: bool,
     /// How often a node was declared failed that lived, kept up, and could be reached; each node that declares it counts.
@@ -147,6 +150,7 @@ impl Simulation {
             traffic: Traffic::default(),
             damaged_streams_percent: 0,
             keeps_events: true,
+            diary: None,
             checks_framing: true,
             false_failures: 0,
             watch: Watch::default(),
@@ -292,6 +296,11 @@ impl Simulation {
         self.nodes[node].db.name().clone()
     }
 
+    /// Where a node is.
+    pub fn address(&self, node: usize) -> SocketAddr {
+        self.nodes[node].address
+    }
+
     /// How many accepted streams have not been answered or closed.
     pub fn open_streams(&self) -> usize {
         self.accepted.len()
@@ -400,6 +409,13 @@ impl Simulation {
         }
     }
 
+    /// Writes a line into the diary, if there is one.
+    pub fn note(&mut self, line: String) {
+        if let Some(diary) = &mut self.diary {
+            diary.push(format!("{:>9} {line}", self.now.to_string()));
+        }
+    }
+
     /// Counts a failure that is told of a node that lives, keeps up and can be reached.
     fn judge(&mut self, by: usize, event: &Event) {
         let Event::NodeDown { name, left: false, .. } = event else {
@@ -432,6 +448,9 @@ impl Simulation {
             Effect::Reply { stream, bytes } => self.answer_stream(stream, bytes),
             Effect::Close { stream } => self.close_stream(stream),
             Effect::Event(event) => {
+                if self.diary.is_some() {
+                    self.note(format!("node {node} tells {event:?}"));
+                }
                 self.watch.event(self.now, node, &event);
                 self.judge(node, &event);
                 if self.keeps_events {
@@ -439,10 +458,17 @@ impl Simulation {
                 }
             }
             Effect::Joined { request, result } => {
+                if self.diary.is_some() {
+                    self.note(format!("node {node} joined: {result:?}"));
+                }
                 self.nodes[node].joined.insert(request, result);
             }
             Effect::Left => self.nodes[node].left = Some(self.now),
-            Effect::Log { .. } => {}
+            Effect::Log { level, message } => {
+                if self.diary.is_some() {
+                    self.note(format!("node {node} {level:?}: {message}"));
+                }
+            }
         }
     }
 }

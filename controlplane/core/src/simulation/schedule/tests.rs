@@ -1,0 +1,31 @@
+//! Schedules are data, and a failing one is made small.
+
+use super::shrink::shrink_while;
+use super::{Schedule, generate, run};
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    assert_eq!(generate(5), generate(5));
+    assert_eq!(run(&generate(5)), run(&generate(5)));
+}
+
+#[test]
+fn a_failing_schedule_shrinks_to_the_steps_that_matter() {
+    let schedule = generate(3);
+    let last = schedule.steps.last().expect("steps").action.clone();
+    let first = schedule.steps.first().expect("steps").action.clone();
+    let fails = |candidate: &Schedule| {
+        let actions: Vec<_> = candidate.steps.iter().map(|step| &step.action).collect();
+        actions.first() == Some(&&first) && actions.last() == Some(&&last)
+    };
+    let smallest = shrink_while(&schedule, 10_000, fails);
+    assert_eq!(smallest.steps.len(), 2);
+    let time = |schedule: &Schedule| {
+        schedule
+            .steps
+            .iter()
+            .map(|step| step.after)
+            .sum::<std::time::Duration>()
+    };
+    assert_eq!(time(&smallest), time(&schedule));
+}
