@@ -324,6 +324,12 @@ impl Node {
         Ok(())
     }
 
+    /// Gossips with these keys from now on.
+    pub fn set_keyring(&mut self, now: Instant, keyring: networkdb::Keyring) {
+        self.gossip.set_keyring(now, keyring);
+        self.collect(now);
+    }
+
     /// The gossip, to look at.
     pub fn gossip(&self) -> &NetworkDb {
         &self.gossip

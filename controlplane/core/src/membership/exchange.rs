@@ -14,13 +14,15 @@ const STREAM_DEADLINE: Duration = Duration::from_secs(15);
 pub(super) struct Exchange {
     /// The ping that it carries; a push/pull if none.
     ping: Option<u32>,
+    to: SocketAddr,
     end: Instant,
 }
 
 impl Exchange {
-    pub(super) fn probe(now: Instant, sequence: u32) -> Self {
+    pub(super) fn probe(now: Instant, to: SocketAddr, sequence: u32) -> Self {
         Exchange {
             ping: Some(sequence),
+            to,
             end: now + STREAM_DEADLINE,
         }
     }
@@ -34,16 +36,24 @@ impl Membership {
         stream
     }
 
-    pub(super) fn open(&mut self, to: SocketAddr, bytes: Vec<u8>, expects_reply: bool, exchange: Exchange) -> StreamId {
+    /// Opens a stream whose reply is awaited.
+    pub(super) fn open(&mut self, message: Vec<u8>, exchange: Exchange) -> StreamId {
         let stream = self.next_stream();
+        let (to, bytes) = (exchange.to, self.seal_stream(message));
         self.exchanges.insert(stream, exchange);
         self.outputs.push_back(Output::OpenStream {
             stream,
             to,
             bytes,
-            expects_reply,
+            expects_reply: true,
         });
         stream
+    }
+
+    /// Answers an accepted stream.
+    pub(super) fn reply(&mut self, stream: StreamId, message: Vec<u8>) {
+        let bytes = self.seal_stream(message);
+        self.outputs.push_back(Output::Reply { stream, bytes });
     }
 
     /// Starts an exchange of views with `to`; [`Output::PushPullDone`] follows.
@@ -54,15 +64,12 @@ impl Membership {
             user_state,
         };
         let bytes = stream::encode_push_pull(&message);
-        self.open(
+        let exchange = Exchange {
+            ping: None,
             to,
-            bytes,
-            true,
-            Exchange {
-                ping: None,
-                end: now + STREAM_DEADLINE,
-            },
-        )
+            end: now + STREAM_DEADLINE,
+        };
+        self.open(bytes, exchange)
     }
 
     /// Answers a peer's view with ours, then takes over what is new in it.
@@ -72,18 +79,23 @@ impl Membership {
             nodes: self.roster.view(),
             user_state,
         };
-        self.outputs.push_back(Output::Reply {
-            stream,
-            bytes: stream::encode_push_pull(&ours),
-        });
+        self.reply(stream, stream::encode_push_pull(&ours));
         if let Err(error) = self.merge(now, theirs) {
             self.log(LogLevel::Warn, format!("push/pull: {error}"));
         }
     }
 
     /// Handles the message on an accepted stream.
-    pub fn handle_request(&mut self, stream: StreamId, from: SocketAddr, bytes: &[u8]) {
-        match stream::decode(bytes) {
+    pub fn handle_request(&mut self, now: Instant, stream: StreamId, from: SocketAddr, bytes: &[u8]) {
+        let opened = match self.config.keyring.open_stream(bytes) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.refuse(now, from, &error);
+                self.reply(stream, stream::encode_error(&error.to_string()));
+                return;
+            }
+        };
+        match stream::decode(&opened) {
             Ok(StreamMessage::PushPull(theirs)) => self.outputs.push_back(Output::PushPullAsked(stream, theirs)),
             Ok(StreamMessage::User(bytes)) => {
                 self.outputs.push_back(Output::Close { stream });
@@ -97,10 +109,7 @@ impl Membership {
             }
             Err(error) => {
                 self.counters.refused_streams += 1;
-                self.outputs.push_back(Output::Reply {
-                    stream,
-                    bytes: stream::encode_error(&error.to_string()),
-                });
+                self.reply(stream, stream::encode_error(&error.to_string()));
                 self.log(LogLevel::Warn, format!("gossip stream from {from}: {error}"));
             }
         }
@@ -111,10 +120,16 @@ impl Membership {
         let Some(exchange) = self.exchanges.remove(&stream) else {
             return;
         };
-        let reply = stream::decode(bytes);
-        if reply.is_err() {
-            self.counters.refused_streams += 1;
-        }
+        let reply = match self.config.keyring.open_stream(bytes) {
+            Ok(opened) => stream::decode(&opened).map_err(|error| {
+                self.counters.refused_streams += 1;
+                error.to_string()
+            }),
+            Err(error) => {
+                self.refuse(now, exchange.to, &error);
+                Err(format!("the answer of {} is refused: {error}", exchange.to))
+            }
+        };
         if exchange.ping.is_some() {
             if let Ok(StreamMessage::Ack(sequence)) = reply {
                 self.handle_stream_ack(stream, sequence);
@@ -125,7 +140,7 @@ impl Membership {
             Ok(StreamMessage::PushPull(theirs)) => self.merge(now, theirs),
             Ok(StreamMessage::Err(error)) => Err(format!("remote error: {error}")),
             Ok(_) => Err("the peer answered with something else than its view".to_owned()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error),
         };
         self.outputs.push_back(Output::PushPullDone(stream, result));
     }

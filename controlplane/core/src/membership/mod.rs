@@ -10,6 +10,7 @@ mod inspect;
 mod probe;
 mod queue;
 mod random;
+mod refusals;
 mod roster;
 mod rules;
 mod suspicion;
@@ -17,6 +18,7 @@ mod suspicion;
 mod tests;
 mod timing;
 
+pub use crate::wire::keyring::{InvalidKey, Key, Keyring, KeyringError, OpenError};
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use inspect::{Held, OPEN_STREAMS, OPEN_STREAMS_AT_REST, QUEUED_AT_REST};
 pub use roster::Member;
@@ -27,11 +29,13 @@ pub(crate) use timing::{GOSSIP_INTERVAL, GOSSIP_NODES};
 
 use crate::id::{NetworkId, NodeId};
 use crate::time::{Duration, Instant};
-use crate::wire::message::{Message, VERSIONS};
+use crate::wire::keyring::{Nonces, OVERHEAD_BYTES};
+use crate::wire::message::{MAX_META_BYTES, Message, VERSIONS};
 use crate::wire::packet::{self, COMPOUND_BYTES, COMPOUND_PART_BYTES, COMPOUND_PARTS, CRC_BYTES};
 use crate::wire::stream::{NodeState, PushPull};
 use exchange::Exchange;
 use probe::{Probe, Relay};
+use refusals::Refusals;
 use roster::Roster;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -46,17 +50,6 @@ const MAX_USER_BROADCASTS: usize = 4096;
 
 /// How long a leave message may take to go out (`spec/networkdb.md` 3.4).
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The keys that encrypt the gossip. There are none yet: everything is sent in the clear, and what is encrypted is refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keyring {}
-
-impl Keyring {
-    /// How many bytes encryption adds to a datagram (`spec/networkdb.md` 3.3.7).
-    pub const fn overhead_bytes(&self) -> usize {
-        0
-    }
-}
 
 /// A TCP exchange: opened ones are numbered from zero by this side, accepted ones by the caller, from wherever it likes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +81,8 @@ pub struct Config {
     pub packet_budget: usize,
     /// The keys.
     pub keyring: Keyring,
+    /// What it tells about itself with its address, at most 512 bytes.
+    pub meta: Vec<u8>,
 }
 
 /// Which broadcast of the layer above a newer one takes the place of.
@@ -164,6 +159,10 @@ pub struct Counters {
     pub refused_messages: u64,
     /// Streams whose message could not be read.
     pub refused_streams: u64,
+    /// Datagrams and streams in the clear, though this node has keys.
+    pub refused_plaintext: u64,
+    /// Encrypted datagrams and streams that no key of this node opens.
+    pub refused_keys: u64,
     /// Times that this node had to say that it is alive after all.
     pub refutations: u64,
     /// Probes that found no answer on any way.
@@ -174,6 +173,8 @@ pub struct Counters {
 #[derive(Clone, Debug)]
 pub struct Membership {
     config: Config,
+    nonces: Nonces,
+    refusals: Refusals,
     random: Random,
     roster: Roster,
     incarnation: u32,
@@ -197,7 +198,14 @@ pub struct Membership {
 
 impl Membership {
     /// A cluster of one.
-    pub fn new(now: Instant, config: Config) -> Self {
+    pub fn new(now: Instant, mut config: Config) -> Self {
+        let mut outputs = VecDeque::new();
+        if config.meta.len() > MAX_META_BYTES {
+            let length = config.meta.len();
+            config.meta.clear();
+            let message = format!("meta data of {length} bytes is not sent; at most {MAX_META_BYTES} are allowed");
+            outputs.push_back(Output::Log(LogLevel::Error, message));
+        }
         let mut random = Random::new(config.seed);
         let probe_at = now + random.stagger(PROBE_INTERVAL);
         let gossip_at = now + random.stagger(GOSSIP_INTERVAL);
@@ -208,11 +216,13 @@ impl Membership {
             incarnation: 1,
             state: NodeState::Alive,
             since: now,
-            meta: Vec::new(),
+            meta: config.meta.clone(),
             versions: VERSIONS,
         };
         roster.insert(config.name.clone(), own, &mut random);
         Membership {
+            nonces: Nonces::new(config.seed),
+            refusals: Refusals::default(),
             config,
             random,
             roster,
@@ -230,7 +240,7 @@ impl Membership {
             gossip_at,
             push_pull_at,
             leaving: None,
-            outputs: VecDeque::new(),
+            outputs,
             counters: Counters::default(),
         }
     }
@@ -287,7 +297,14 @@ impl Membership {
     /// Handles a datagram.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
         self.counters.datagrams += 1;
-        let unpacked = packet::unpack(bytes);
+        let opened = match self.config.keyring.open_datagram(bytes) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.refuse(now, from, &error);
+                return;
+            }
+        };
+        let unpacked = packet::unpack(&opened);
         self.counters.refused_messages += unpacked.errors.len() as u64;
         for error in unpacked.errors {
             self.log(LogLevel::Debug, format!("gossip datagram from {from}: {error}"));
@@ -341,17 +358,32 @@ impl Membership {
     }
 
     fn send(&mut self, to: SocketAddr, parts: &[Vec<u8>], checksum: bool) {
-        self.outputs.push_back(Output::Datagram {
-            to,
-            bytes: packet::pack(parts, checksum),
-        });
+        let plain = packet::pack(parts, checksum);
+        let bytes = self.config.keyring.seal_datagram(self.nonces.draw(), plain);
+        self.outputs.push_back(Output::Datagram { to, bytes });
     }
 
-    /// How many bytes of messages fit into one datagram.
+    /// How many bytes of messages fit into one datagram. Encryption is reckoned with even without keys, so that what waits to be
+    /// sent fits also when keys come.
     fn message_budget(&self) -> usize {
         self.config
             .packet_budget
-            .saturating_sub(CRC_BYTES + COMPOUND_BYTES + self.config.keyring.overhead_bytes())
+            .saturating_sub(CRC_BYTES + COMPOUND_BYTES + OVERHEAD_BYTES)
+    }
+
+    /// Sends with these keys from now on, and accepts what was sealed with them.
+    pub fn set_keyring(&mut self, keyring: Keyring) {
+        self.config.keyring = keyring;
+    }
+
+    /// The keys.
+    pub fn keyring(&self) -> &Keyring {
+        &self.config.keyring
+    }
+
+    /// A message as it goes over a stream: sealed, if there are keys.
+    pub(crate) fn seal_stream(&mut self, message: Vec<u8>) -> Vec<u8> {
+        self.config.keyring.seal_stream(self.nonces.draw(), message)
     }
 
     /// Broadcasts a message of the layer above to all members. A message that fits into no datagram is not sent.

@@ -154,7 +154,7 @@ impl Membership {
             self.send(helper.address, &[Message::IndirectPing(request).encode()], false);
         }
         let bytes = Message::Ping(self.ping(node.as_str(), sequence)).encode();
-        let stream = self.open(address, bytes, true, Exchange::probe(now, sequence));
+        let stream = self.open(bytes, Exchange::probe(now, address, sequence));
         if let Some(probe) = &mut self.probe {
             probe.nacks_expected = nacks_expected;
             probe.stream = Some(stream);
@@ -247,14 +247,11 @@ impl Membership {
     }
 
     pub(super) fn answer_stream_ping(&mut self, stream: StreamId, ping: &Ping) {
-        self.outputs.push_back(if ping.node == self.config.name.as_str() {
-            Output::Reply {
-                stream,
-                bytes: Message::Ack(ping.sequence).encode(),
-            }
+        if ping.node == self.config.name.as_str() {
+            self.reply(stream, Message::Ack(ping.sequence).encode());
         } else {
-            Output::Close { stream }
-        });
+            self.outputs.push_back(Output::Close { stream });
+        }
     }
 
     pub(super) fn relay_timeout(&self) -> Option<Instant> {

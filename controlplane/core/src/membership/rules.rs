@@ -85,7 +85,8 @@ impl Membership {
 
     /// Somebody tells of this node itself: an echo, or a leftover of another life.
     fn alive_self(&mut self, alive: Alive) {
-        let same = alive.incarnation == self.incarnation && alive.meta.is_empty() && alive.versions == VERSIONS;
+        let same =
+            alive.incarnation == self.incarnation && alive.meta == self.config.meta && alive.versions == VERSIONS;
         if self.leaving.is_some() || alive.incarnation < self.incarnation || same {
             return;
         }
@@ -179,7 +180,7 @@ impl Membership {
             incarnation: self.incarnation,
             node: name.clone(),
             address: self.config.advertise,
-            meta: Vec::new(),
+            meta: self.config.meta.clone(),
             versions: VERSIONS,
         };
         self.broadcast_own(name, Message::Alive(alive).encode());

@@ -35,6 +35,7 @@ fn membership() -> Membership {
             seed: 1,
             packet_budget: 1400,
             keyring,
+            meta: Vec::new(),
         },
     )
 }
@@ -257,8 +258,8 @@ fn pings_are_answered_where_they_say_they_come_from() {
     );
     assert_eq!(sent(&receive(&mut membership, after(1), &ping(OTHER, None))), []);
     let request = |node: &str| Message::encode(&ping(node, None));
-    membership.handle_request(StreamId(1), at(9), &request(SELF));
-    membership.handle_request(StreamId(2), at(9), &request(OTHER));
+    membership.handle_request(after(1), StreamId(1), at(9), &request(SELF));
+    membership.handle_request(after(1), StreamId(2), at(9), &request(OTHER));
     let reply = Output::Reply {
         stream: StreamId(1),
         bytes: Message::Ack(5).encode(),
@@ -392,7 +393,7 @@ fn a_push_pull_takes_the_dead_of_others_for_suspects_only() {
         nodes,
         user_state: b"theirs".to_vec(),
     };
-    membership.handle_request(StreamId(3), at(3), &stream::encode_push_pull(&theirs));
+    membership.handle_request(after(1), StreamId(3), at(3), &stream::encode_push_pull(&theirs));
     let asked = outputs(&mut membership);
     assert_eq!(asked, [Output::PushPullAsked(StreamId(3), theirs.clone())]);
     membership.answer_push_pull(after(2), StreamId(3), theirs, b"ours".to_vec());

@@ -8,6 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 /// tunnels below.
 pub const PACKET_BUDGET_BYTES: usize = 1400;
 
+/// What weft's nodes tell about themselves, so that they know each other among Docker's, which tell nothing and ignore it.
+pub const META: &[u8] = b"weft/1";
+
 /// Who this node is.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -19,8 +22,10 @@ pub struct Config {
     pub seed: u64,
     /// The largest datagram, in bytes.
     pub packet_budget: usize,
-    /// The keys that encrypt the gossip.
+    /// The keys that encrypt the gossip; none at all for gossip in the clear.
     pub keyring: Keyring,
+    /// What the node tells about itself, at most 512 bytes.
+    pub meta: Vec<u8>,
 }
 
 impl Config {
@@ -32,6 +37,7 @@ impl Config {
             seed,
             packet_budget: PACKET_BUDGET_BYTES,
             keyring: Keyring::default(),
+            meta: META.to_vec(),
         }
     }
 }
@@ -193,6 +199,10 @@ pub struct Stats {
     pub refused_messages: u64,
     /// Streams whose message could not be read.
     pub refused_streams: u64,
+    /// Datagrams and streams in the clear, though this node has keys.
+    pub refused_plaintext: u64,
+    /// Encrypted datagrams and streams that no key of this node opens.
+    pub refused_keys: u64,
     /// NetworkDB messages that could not be read or name what cannot be.
     pub refused_gossip: u64,
     /// New entries not taken because there are too many.

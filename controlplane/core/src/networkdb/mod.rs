@@ -21,16 +21,17 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use crate::membership::{Keyring, LogLevel, StreamId};
+pub use crate::membership::{InvalidKey, Key, Keyring, KeyringError, LogLevel, OpenError, StreamId};
 pub use api::{
-    Config, Effect, EntryError, EntryName, Event, Input, JoinNetworkError, LeaveNetworkError, PACKET_BUDGET_BYTES, Row,
-    Stats,
+    Config, Effect, EntryError, EntryName, Event, Input, JoinNetworkError, LeaveNetworkError, META,
+    PACKET_BUDGET_BYTES, Row, Stats,
 };
 
 use crate::id::{NetworkId, NodeId};
 use crate::membership::{self, GOSSIP_INTERVAL, GOSSIP_NODES, Membership, Output, Random, retransmit_limit};
 use crate::time::{Duration, Instant};
 use crate::wire::gossip::compound;
+use crate::wire::keyring::OVERHEAD_BYTES;
 use attachments::{Attachment, OwnNetwork};
 use clock::Clock;
 use cluster::Cluster;
@@ -99,18 +100,19 @@ impl NetworkDb {
             seed,
             packet_budget,
             keyring,
+            meta,
         } = config;
         let mut random = Random::new(seed.rotate_left(32) ^ 0x6e64_6274_626c_6573);
-        let overhead = keyring.overhead_bytes();
         let member = membership::Config {
             name: name.clone(),
             advertise,
             seed,
             packet_budget,
             keyring,
+            meta,
         };
         NetworkDb {
-            packet_budget: packet_budget.saturating_sub(overhead),
+            packet_budget: packet_budget.saturating_sub(OVERHEAD_BYTES),
             membership: Membership::new(now, member),
             network_clock: Clock::default(),
             table_clock: Clock::default(),
@@ -145,7 +147,7 @@ impl NetworkDb {
         }
         match input {
             Input::Datagram { from, bytes } => self.membership.handle_datagram(now, from, &bytes),
-            Input::StreamRequest { stream, from, bytes } => self.membership.handle_request(stream, from, &bytes),
+            Input::StreamRequest { stream, from, bytes } => self.membership.handle_request(now, stream, from, &bytes),
             Input::StreamReply { stream, bytes } => {
                 // Nobody answers a bulk sync on its own stream.
                 if self.bulk_streams.remove(&stream).is_none() {
@@ -342,6 +344,22 @@ impl NetworkDb {
         self.membership.health_score()
     }
 
+    /// Gossips with these keys from now on. A key is replaced by adding it to the rings of all nodes, then using it on all, then
+    /// removing the old one from all; messages on their way meanwhile are opened by either.
+    pub fn set_keyring(&mut self, _now: Instant, keyring: Keyring) {
+        self.membership.set_keyring(keyring);
+    }
+
+    /// The keys.
+    pub fn keyring(&self) -> &Keyring {
+        self.membership.keyring()
+    }
+
+    /// What a member tells about itself; Docker's tell nothing.
+    pub fn member_meta(&self, node: &NodeId) -> Option<&[u8]> {
+        self.membership.member(node).map(|member| member.meta.as_slice())
+    }
+
     /// What was counted.
     pub fn stats(&self) -> Stats {
         let counters = self.membership.counters();
@@ -349,6 +367,8 @@ impl NetworkDb {
             datagrams: counters.datagrams,
             refused_messages: counters.refused_messages,
             refused_streams: counters.refused_streams,
+            refused_plaintext: counters.refused_plaintext,
+            refused_keys: counters.refused_keys,
             refused_gossip: self.refused_gossip,
             refused_entries: self.refused_entries,
             refutations: counters.refutations,

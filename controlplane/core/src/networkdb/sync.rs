@@ -134,6 +134,7 @@ impl NetworkDb {
                 payload,
             };
             let bytes = encode_user(&envelope(MessageType::BulkSync, &message));
+            let bytes = self.membership.seal_stream(bytes);
             let stream = self.membership.next_stream();
             if place == last {
                 let (node, networks, instead) = (node.clone(), networks.clone(), instead.clone());

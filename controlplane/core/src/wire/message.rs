@@ -11,8 +11,8 @@ pub type Versions = [u8; 6];
 /// The versions that Docker speaks.
 pub const VERSIONS: Versions = [1, 5, 2, 0, 0, 0];
 
-/// The longest meta data of a node that is taken: memberlist's own limit.
-const MAX_META_BYTES: usize = 512;
+/// The longest meta data of a node: memberlist's own limit.
+pub const MAX_META_BYTES: usize = 512;
 
 /// Where a ping came from, so that the answer need not rely on the packet's source.
 #[derive(Clone, Debug, PartialEq, Eq)]

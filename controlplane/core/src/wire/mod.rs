@@ -4,6 +4,7 @@
 
 pub mod compress;
 pub mod gossip;
+pub mod keyring;
 pub mod message;
 pub mod msgpack;
 pub mod packet;

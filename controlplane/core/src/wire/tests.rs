@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use std::net::SocketAddr;
 
-fn hex(text: &str) -> Vec<u8> {
+pub(super) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u32> = text
         .chars()
         .filter(|c| !c.is_whitespace())
