@@ -131,6 +131,8 @@ pub enum Output {
     Up(NodeId, SocketAddr),
     /// A member failed or left.
     Down(NodeId),
+    /// A member of whom [`Membership::ask_whether_there`] was called answered under its name.
+    There(NodeId),
     /// A message for the layer above.
     User {
         /// The message.
@@ -188,6 +190,8 @@ pub struct Membership {
     probe: Option<Probe>,
     probe_at: Instant,
     relays: BTreeMap<u32, Relay>,
+    /// Members that are asked whether they are there, with the number of the ping.
+    doubted: BTreeMap<NodeId, u32>,
     exchanges: BTreeMap<StreamId, Exchange>,
     gossip_at: Instant,
     push_pull_at: Instant,
@@ -236,6 +240,7 @@ impl Membership {
             probe: None,
             probe_at,
             relays: BTreeMap::new(),
+            doubted: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             gossip_at,
             push_pull_at,

@@ -221,12 +221,42 @@ impl Membership {
         self.relays.insert(sequence, relay);
     }
 
+    /// Asks a member to answer under its name, for it came at another one's address. [`Output::There`] follows when it does, now or to
+    /// a later probe.
+    pub fn ask_whether_there(&mut self, node: &NodeId) {
+        let Some(address) = self.roster.get(node).map(|member| member.address) else {
+            return;
+        };
+        // Beyond the bound they are believed.
+        if self.doubted.len() >= MAX_RELAYS {
+            self.outputs.push_back(Output::There(node.clone()));
+            return;
+        }
+        let sequence = self.next_sequence();
+        let ping = Message::Ping(self.ping(node.as_str(), sequence));
+        self.send(address, &[ping.encode()], false);
+        self.doubted.insert(node.clone(), sequence);
+    }
+
+    /// A member is gone or has answered.
+    pub(super) fn doubt_no_more(&mut self, node: &NodeId) -> bool {
+        self.doubted.remove(node).is_some()
+    }
+
     pub(super) fn handle_ack(&mut self, sequence: u32) {
-        if let Some(relay) = self.relays.remove(&sequence) {
+        let answered = if let Some(relay) = self.relays.remove(&sequence) {
             self.send(relay.requester, &[Message::Ack(relay.sequence).encode()], false);
-        } else if self.probe.as_ref().is_some_and(|probe| probe.sequence == sequence) {
-            self.probe = None;
+            None
+        } else if let Some(probe) = self.probe.take_if(|probe| probe.sequence == sequence) {
             self.change_health(-1);
+            Some(probe.node)
+        } else {
+            let doubted = self.doubted.iter().find(|(_, asked)| **asked == sequence);
+            doubted.map(|(node, _)| node.clone())
+        };
+        if let Some(node) = answered.filter(|node| self.doubted.contains_key(node)) {
+            self.doubt_no_more(&node);
+            self.outputs.push_back(Output::There(node));
         }
     }
 

@@ -79,7 +79,19 @@ impl Membership {
         self.suspicions.cancel(&node);
         self.broadcast_own(node.clone(), message);
         if was_gone {
-            self.outputs.push_back(Output::Up(node, address));
+            self.outputs.push_back(Output::Up(node.clone(), address));
+        }
+        if address == self.config.advertise {
+            // An earlier life of this node, as old news tell. Nobody knows better that it is over.
+            let from = self.config.name.clone();
+            self.dead(
+                now,
+                Accusation {
+                    incarnation,
+                    node,
+                    from,
+                },
+            );
         }
     }
 
@@ -158,6 +170,7 @@ impl Membership {
             known.since = now;
         }
         self.suspicions.cancel(&accusation.node);
+        self.doubt_no_more(&accusation.node);
         if !gone {
             let node = accusation.node.clone();
             self.broadcast_own(node.clone(), Message::Dead(accusation).encode());

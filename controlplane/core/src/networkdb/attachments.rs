@@ -144,9 +144,9 @@ impl NetworkDb {
         if entry.owner != self.name {
             self.tables.remove(key);
         } else if !entry.deleted {
-            let time = self.table_clock.increment();
             self.tables.change(key, |entry| {
-                entry.time = time;
+                // Not the time now: somebody may write the key until this node is back.
+                entry.time = entry.time.saturating_add(1);
                 entry.deleted = true;
                 entry.until = now + REAP_ENTRY;
             });

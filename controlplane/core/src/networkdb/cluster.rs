@@ -199,6 +199,11 @@ impl NetworkDb {
         key
     }
 
+    /// This node's own address.
+    pub(super) fn advertise(&self) -> SocketAddr {
+        self.cluster.advertise
+    }
+
     pub(super) fn cluster_timeout(&self) -> Option<Instant> {
         let cluster = &self.cluster;
         match &cluster.leave {

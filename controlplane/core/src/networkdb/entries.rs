@@ -87,10 +87,11 @@ impl NetworkDb {
         })
     }
 
-    /// Somebody tells of an entry of this node that this node does not hold: others wrote or deleted it and left, which took their
-    /// word back here but not where it never arrived. The owner decides: it is gone.
+    /// Somebody tells of an entry of this node that this node does not hold: others wrote or deleted it and left or failed, which took
+    /// their word back here but not where it never arrived. The owner decides: it is gone.
     pub(super) fn disown(&mut self, now: Instant, key: EntryKey, time: u64) {
-        if self.tables.find(&key).is_some_and(|known| known.time >= time) || self.tables.full() {
+        let newer = |known: &Entry| known.time >= time && !known.hidden;
+        if self.tables.find(&key).is_some_and(newer) || self.tables.full() {
             return;
         }
         self.log(
@@ -100,8 +101,24 @@ impl NetworkDb {
                 key.key, key.table
             ),
         );
-        // A deletion always fits.
-        let _ = self.write(now, Change::Delete, key, Vec::new());
+        let tombstone = Entry {
+            owner: self.name.clone(),
+            time: time.saturating_add(1),
+            value: Vec::new(),
+            deleted: true,
+            hidden: false,
+            until: now + REAP_ENTRY,
+        };
+        self.announce_entry(now, Change::Delete, &key, &tombstone);
+        // What a failed node wrote later stays for its return.
+        if self
+            .tables
+            .find(&key)
+            .is_none_or(|known| known.rank() < tombstone.rank())
+            && let Some(old) = self.tables.insert(key.clone(), tombstone).filter(Entry::visible)
+        {
+            self.tell_gone(&key, old.value, old.owner);
+        }
     }
 
     fn check_names(&self, table: &str, key: &str) -> Result<(), EntryError> {
@@ -130,7 +147,18 @@ impl NetworkDb {
             until: now + REAP_ENTRY,
         };
         let old = self.tables.insert(key.clone(), entry.clone());
-        let mut event = table_event(now, change, &key, &entry);
+        self.announce_entry(now, change, &key, &entry);
+        match old {
+            Some(old) if deleted && old.visible() => self.tell_gone(&key, old.value, old.owner),
+            _ if deleted => {}
+            _ => self.tell_set(&key, entry.value, entry.owner),
+        }
+        Ok(())
+    }
+
+    /// Queues the message that tells of an entry of this node.
+    fn announce_entry(&mut self, now: Instant, change: Change, key: &EntryKey, entry: &Entry) {
+        let mut event = table_event(now, change, key, entry);
         let mut message = envelope(MessageType::TableEvent, &event);
         if message.len() > self.table_message_limit() {
             // The tombstone of a larger value that came by bulk sync: receivers know the value.
@@ -140,12 +168,6 @@ impl NetworkDb {
         if let Some(own) = self.own.get_mut(&key.network).filter(|own| !own.at.leaving) {
             own.local.push(Some((key.table.clone(), key.key.clone())), message);
         }
-        match old {
-            Some(old) if deleted && old.visible() => self.tell_gone(&key, old.value, old.owner),
-            _ if deleted => {}
-            _ => self.tell_set(&key, entry.value, entry.owner),
-        }
-        Ok(())
     }
 
     /// The message must fit into a packet whatever the clock shows, and so must its deletion.

@@ -236,8 +236,9 @@ impl NetworkDb {
                 }
                 Output::Reply { stream, bytes } => self.effects.push_back(Effect::Reply { stream, bytes }),
                 Output::Close { stream } => self.effects.push_back(Effect::Close { stream }),
-                Output::Up(node, address) => self.node_up(now, &node, address),
+                Output::Up(node, address) => self.node_up(&node, address),
                 Output::Down(node) => self.node_down(now, &node),
+                Output::There(node) => self.node_is_there(now, &node),
                 Output::User { bytes } => self.receive(now, &bytes, Origin::Gossip),
                 Output::UserState(bytes) => self.receive_state(now, &bytes),
                 Output::PushPullDue(to) => {

@@ -56,7 +56,7 @@ impl NetworkDb {
     }
 
     /// Membership says that a node is there.
-    pub(super) fn node_up(&mut self, now: Instant, node: &NodeId, address: SocketAddr) {
+    pub(super) fn node_up(&mut self, node: &NodeId, address: SocketAddr) {
         match self.nodes.get_mut(node) {
             Some(record) => {
                 record.address = address;
@@ -70,8 +70,11 @@ impl NetworkDb {
                 if self.nodes.len() >= MAX_NODES {
                     self.forget_oldest_node();
                 }
-                self.purge_reincarnation(now, node, address);
+                let contested = self.others_at(node, address).next().is_some();
                 self.nodes.insert(node.clone(), NodeRecord::active(address));
+                if contested {
+                    self.membership.ask_whether_there(node);
+                }
             }
         }
         self.log(
@@ -85,13 +88,24 @@ impl NetworkDb {
         self.restore(node);
     }
 
-    /// A node came back under another name: what the old name left behind is gone.
-    fn purge_reincarnation(&mut self, now: Instant, node: &NodeId, address: SocketAddr) {
-        let same = |(other, record): (&NodeId, &super::NodeRecord)| {
-            let old = record.address == address && record.state != NodeState::Left && *other != self.name;
-            old.then(|| (other.clone(), record.state))
+    /// The other nodes at an address that have not left.
+    fn others_at(&self, node: &NodeId, address: SocketAddr) -> impl Iterator<Item = (&NodeId, NodeState)> {
+        let others = self.nodes.iter().filter(move |(other, record)| {
+            record.address == address && record.state != NodeState::Left && *other != node && **other != self.name
+        });
+        others.map(|(other, record)| (other, record.state))
+    }
+
+    /// A node proved that it is the one at its address: what other names left behind there is gone. Hearsay would not do, for old news
+    /// may arrive after new ones, and would purge the living for the dead.
+    pub(super) fn node_is_there(&mut self, now: Instant, node: &NodeId) {
+        let Some(address) = self.nodes.get(node).map(|record| record.address) else {
+            return;
         };
-        let old: Vec<_> = self.nodes.iter().filter_map(same).collect();
+        let old: Vec<_> = self
+            .others_at(node, address)
+            .map(|(other, state)| (other.clone(), state))
+            .collect();
         for (other, state) in old {
             let was = if state == NodeState::Active { "active" } else { "failed" };
             let message = format!(
@@ -105,22 +119,21 @@ impl NetworkDb {
 
     /// Membership says that a node is gone.
     pub(super) fn node_down(&mut self, now: Instant, node: &NodeId) {
-        let Some(record) = self
-            .nodes
-            .get_mut(node)
-            .filter(|record| record.state == NodeState::Active)
-        else {
+        let Some(record) = self.nodes.get(node).filter(|record| record.state == NodeState::Active) else {
             return;
         };
-        let address = record.address.ip();
-        if self
+        let at = record.address;
+        let address = at.ip();
+        let left = self
             .membership
             .member(node)
-            .is_some_and(|member| member.state == MemberState::Left)
-        {
+            .is_some_and(|member| member.state == MemberState::Left);
+        // Nobody comes back to an address at which another one is.
+        if left || at == self.advertise() || self.others_at(node, at).any(|(_, state)| state == NodeState::Active) {
             self.node_left(now, node);
             return;
         }
+        let Some(record) = self.nodes.get_mut(node) else { return };
         record.state = NodeState::Failed;
         record.until = now + REAP_NODE;
         self.failed.insert(node.clone());

@@ -135,8 +135,7 @@ impl NetworkDb {
             return;
         }
         let known = self.tables.find(&key);
-        // Of two writes at the same time the one of the greater name wins everywhere; Docker's engines keep what came first.
-        if known.is_some_and(|known| (known.time, &known.owner) >= (event.l_time, &owner)) {
+        if known.is_some_and(|known| !self.gives_way(known, &event, &owner)) {
             return;
         }
         if known.is_none() && self.tables.full() {
@@ -148,6 +147,22 @@ impl NetworkDb {
         if relay {
             self.relay(&network, key, bytes, origin);
         }
+    }
+
+    /// Whether an entry gives way to an event.
+    fn gives_way(&self, known: &Entry, event: &TableEvent, owner: &NodeId) -> bool {
+        if event.r#type() != Change::Delete {
+            // What a failed node wrote waits for its return. Meanwhile an address or a key that it had may belong to somebody who never
+            // heard of it, and so writes with an earlier time.
+            let active = self.is_active(owner);
+            if known.hidden && active {
+                return true;
+            }
+            if known.visible() && !active {
+                return false;
+            }
+        }
+        known.rank() < (event.l_time, event.r#type() != Change::Delete, owner)
     }
 
     fn relays(&self, event: &TableEvent, known: bool, origin: Origin) -> bool {

@@ -30,6 +30,15 @@ impl Entry {
         !self.deleted && !self.hidden
     }
 
+    /// Of two entries of a key the one with the greater rank stays: the later write, of writes at the same time a row before a
+    /// tombstone, and the greater name. Docker's engines keep what came first.
+    ///
+    /// A node that takes back its own row writes the tombstone one tick after it. Whoever wrote over that row after hearing of it is
+    /// later by two, and whoever did so at the same tick without having heard of it keeps its row.
+    pub(super) fn rank(&self) -> (u64, bool, &NodeId) {
+        (self.time, !self.deleted, &self.owner)
+    }
+
     fn ends(&self) -> Option<Instant> {
         (!self.visible()).then_some(self.until)
     }

@@ -17,6 +17,10 @@ pub(super) struct Stall {
 impl Simulation {
     /// From now on a node gets to run only now and then, at most `longest` apart: all its inputs and timers are late by up to that.
     pub fn stall(&mut self, node: usize, longest: Duration) {
+        if let Some(stall) = &mut self.nodes[node].stall {
+            stall.longest = longest;
+            return;
+        }
         let next = self.now + self.random.stagger(longest);
         self.nodes[node].timer = None;
         self.nodes[node].stall = Some(Stall {

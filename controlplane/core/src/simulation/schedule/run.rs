@@ -331,7 +331,14 @@ impl Runner {
         while !self.leaving.is_empty() {
             self.pass(secs(1));
         }
-        self.start(0, &[true; NETWORKS]);
+        // The first manager is there again, and knows where others are. Without, parts of the cluster may know nobody of each other.
+        if self.simulation.runs_at(0).is_none() {
+            let others: Vec<_> = self.simulation.running();
+            let others: Vec<_> = others.into_iter().map(|node| self.simulation.address(node)).collect();
+            self.start(0, &[true; NETWORKS]);
+            let node = self.simulation.runs_at(0).expect("the node just started");
+            self.simulation.act(node, |db, now| db.join(now, &others));
+        }
     }
 
     fn lives(&self, stay: Stay, network: usize) -> bool {
