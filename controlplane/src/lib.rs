@@ -11,4 +11,5 @@ pub mod netlink;
 pub mod netns;
 pub mod resolver;
 pub mod store;
+pub mod swarm;
 pub mod usage;

@@ -17,6 +17,9 @@ use weft::store::NodeStore;
 /// At this level the programs log each dropped packet; below it they do not contain the code for it.
 const LOG_DROPS_AT: &str = "trace";
 
+/// What libraries tell of each frame is nobody's business here.
+const LIBRARIES: &str = ",h2=info,hyper_util=info,rustls=info,tonic=info,tower=info";
+
 /// How often the programs' ring buffer is emptied, at that level: soon for a reader, and long before it is full at a few thousand
 /// drops a second.
 const PROGRAM_LOG_INTERVAL: Duration = Duration::from_millis(100);
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn init_log(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::new(&config.log_level);
+    let filter = tracing_subscriber::EnvFilter::new(format!("{}{LIBRARIES}", config.log_level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

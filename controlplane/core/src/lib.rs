@@ -14,6 +14,7 @@
 //! | [`overlay`] | where each address lives |
 //! | [`service`] | services, backends, names |
 //! | [`dns`] | the answer to a question |
+//! | [`swarm`] | what a member of a Docker swarm answers its managers |
 //! | [`wanted`], [`reconcile`] | what the kernel's maps should hold, and the steps there |
 #![forbid(unsafe_code)]
 
@@ -30,6 +31,7 @@ pub mod record;
 pub mod service;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
+pub mod swarm;
 pub mod time;
 pub mod wanted;
 pub mod wire;

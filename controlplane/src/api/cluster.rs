@@ -49,6 +49,7 @@ pub(super) async fn info(State(handle): State<Handle>) -> Result<Json<Info>, Ref
         name: info.node_name,
         role: info.role,
         manager: info.manager,
+        swarm_node_id: info.swarm_node_id,
         gossip_name: info.gossip_name,
         gossip_peers: info.gossip_peers,
         endpoints: info.endpoints,

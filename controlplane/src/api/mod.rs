@@ -4,6 +4,7 @@ mod cluster;
 mod networks;
 mod reply;
 mod services;
+mod swarm;
 pub mod types;
 
 use crate::daemon::Handle;
@@ -135,6 +136,9 @@ fn router(handle: Handle) -> Router {
         .route("/cluster/join", post(cluster::join))
         .route("/cluster/leave", post(cluster::leave))
         .route("/cluster/token", get(cluster::token))
+        .route("/swarm", get(swarm::status))
+        .route("/swarm/join", post(swarm::join))
+        .route("/swarm/leave", post(swarm::leave))
         .fallback(async |uri: axum::http::Uri| Refusal::not_found(format!("page not found: {}", uri.path())))
         .method_not_allowed_fallback(async |method: axum::http::Method, uri: axum::http::Uri| {
             Refusal::invalid(format!("{} is not possible with {method}", uri.path()))

@@ -378,6 +378,50 @@ pub struct Leave {
     pub force: bool,
 }
 
+/// `POST /swarm/join`, as in Docker's Engine API.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SwarmJoin {
+    /// What `docker swarm join-token worker` printed.
+    pub join_token: String,
+    /// One manager: host, optionally with `:port`.
+    pub remote_addrs: Vec<String>,
+}
+
+/// The node that a swarm has, or had.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SwarmNode {
+    /// Its id.
+    #[serde(rename = "NodeID")]
+    pub node_id: String,
+}
+
+/// `GET /swarm`: how this node stands in a Docker swarm.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Swarm {
+    /// `inactive`; `active` with a session; `pending` without one.
+    pub local_node_state: String,
+    /// The node's id.
+    #[serde(rename = "NodeID")]
+    pub node_id: String,
+    /// The swarm's id.
+    #[serde(rename = "ClusterID")]
+    pub cluster_id: String,
+    /// Whence the managers see this node connect.
+    pub node_addr: String,
+    /// `active`, `pause` or `drain`.
+    pub availability: String,
+    /// The manager of the present session.
+    pub manager: Option<String>,
+    /// All managers.
+    pub remote_managers: Vec<String>,
+    /// RFC 3339: when the node's certificate ends; long before, it is renewed.
+    pub certificate_expires: Option<String>,
+    /// What is wrong, if anything.
+    pub error: String,
+}
+
 /// A token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -396,6 +440,9 @@ pub struct Info {
     pub role: Option<weft_core::cluster::Role>,
     /// The manager's address.
     pub manager: Option<String>,
+    /// Its id in the Docker swarm that it is in.
+    #[serde(default, rename = "SwarmNodeID", skip_serializing_if = "Option::is_none")]
+    pub swarm_node_id: Option<String>,
     /// Gossip name.
     pub gossip_name: String,
     /// Live gossip members.

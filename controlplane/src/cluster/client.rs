@@ -91,7 +91,7 @@ pub async fn join(
 }
 
 /// Where to connect to: what the user named, with a port. IPv6 addresses may come with brackets or, without a port, bare.
-fn with_port(manager: &str, default_port: u16) -> Result<String, Refused> {
+pub(crate) fn with_port(manager: &str, default_port: u16) -> Result<String, Refused> {
     let bare = manager
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))

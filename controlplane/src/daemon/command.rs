@@ -1,6 +1,7 @@
 //! The messages that others send the daemon, and what it answers.
 
 use crate::netns::NetnsSpec;
+use crate::swarm;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::sync::{mpsc, oneshot};
@@ -186,6 +187,8 @@ pub struct Info {
     pub role: Option<cluster::Role>,
     /// The manager's address.
     pub manager: Option<String>,
+    /// Its id in the Docker swarm that it is in.
+    pub swarm_node_id: Option<String>,
     /// Gossip name.
     pub gossip_name: String,
     /// Live gossip members, itself included.
@@ -300,6 +303,57 @@ pub enum Command {
     Namespaces(ReplyTo<Vec<super::Watched>>),
     /// Endpoints whose namespace ended.
     NamespacesEnded(Vec<EndpointId>),
+    /// Something about a Docker swarm.
+    Swarm(SwarmCommand),
+}
+
+/// What may be asked of the daemon about a Docker swarm, or told.
+#[derive(Debug)]
+pub enum SwarmCommand {
+    /// Join one; the new node's id.
+    Join(JoinRequest, ReplyTo<Result<String, Refused>>),
+    /// Leave it; the id of the node that was, whose record stays with the managers.
+    Leave {
+        /// Disconnect what is connected.
+        force: bool,
+        /// Where the answer goes.
+        reply: ReplyTo<Result<String, Refused>>,
+    },
+    /// How this node stands in it, if it is in one.
+    Status(ReplyTo<SwarmView>),
+    /// A join that was cut short, if there is one.
+    Joining(ReplyTo<Result<Option<swarm::Joining>, Refused>>),
+    /// Keep a join on its way, or forget it.
+    KeepJoining(Option<swarm::Joining>, ReplyTo<Result<(), Refused>>),
+    /// A join ended.
+    Joined(Result<Box<swarm::Identity>, Refused>, ReplyTo<Result<String, Refused>>),
+    /// Something was heard of the managers; answered when what follows is done.
+    Event(swarm::Event, ReplyTo<()>),
+    /// An endpoint's address was given back.
+    Detached(EndpointId),
+    /// All addresses were given back as far as possible.
+    Left(ReplyTo<Result<String, Refused>>),
+}
+
+impl From<SwarmCommand> for Command {
+    fn from(command: SwarmCommand) -> Command {
+        Command::Swarm(command)
+    }
+}
+
+/// How this node stands in a swarm.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SwarmView {
+    /// Its node id there; nothing when it is in none.
+    pub node_id: Option<String>,
+    /// The swarm's id.
+    pub cluster_id: String,
+    /// The managers: `ip:port`.
+    pub managers: Vec<String>,
+    /// What the agent says.
+    pub status: swarm::Status,
+    /// How the last membership ended, if it was not by this node's will.
+    pub ended: Option<String>,
 }
 
 /// What an admitted node gets.

@@ -1,12 +1,13 @@
 //! Performing what the node wants done.
 
+use super::membership::Membership;
 use super::{Command, Daemon, Leaving, new_node};
 use crate::netlink::HOST_INTERFACE_PREFIX;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use weft_core::cluster::{Reply, Request};
 use weft_core::id::NetworkId;
-use weft_core::networkdb::LogLevel;
+use weft_core::networkdb::{Keyring, LogLevel};
 use weft_core::node::{Effect, Input};
 
 impl Daemon {
@@ -138,25 +139,36 @@ impl Daemon {
 
     /// The node has left the gossip: a new one takes its place, under a new name, with the endpoints that are still connected.
     fn left(&mut self) {
-        let now = self.now();
-        match new_node(now, &self.config, self.advertise, self.vtep) {
-            Ok(node) => self.node = node,
-            Err(error) => {
-                tracing::error!(%error, "gossip not started again");
-                return;
-            }
-        }
-        for (network, endpoint) in self.endpoints.published() {
-            self.node.handle(now, Input::NetworkKnown(network));
-            self.node.handle(now, Input::Attach(Box::new(endpoint)));
+        if let Err(error) = self.fresh_node() {
+            tracing::error!(%error, "gossip not started again");
+            return;
         }
         self.read_maps();
         for leaving in std::mem::take(&mut self.leaving) {
             let _ = match leaving {
                 Leaving::Diagnostic(reply) => reply.send(Ok(())).is_ok(),
                 Leaving::Cluster(reply) => reply.send(Ok(())).is_ok(),
+                Leaving::Swarm(reply, node_id) => reply.send(Ok(node_id)).is_ok(),
             };
         }
+    }
+}
+
+impl Daemon {
+    /// A new node in the gossip, with the endpoints that are connected.
+    pub(super) fn fresh_node(&mut self) -> Result<(), String> {
+        let now = self.now();
+        self.node = new_node(now, &self.config, self.advertise, self.vtep)?;
+        let keyring = match &self.membership {
+            Membership::Swarm(member) => member.keyring(),
+            _ => Keyring::default(),
+        };
+        self.node.set_keyring(now, keyring);
+        for (network, endpoint) in self.endpoints.published() {
+            self.node.handle(now, Input::NetworkKnown(network));
+            self.node.handle(now, Input::Attach(Box::new(endpoint)));
+        }
+        Ok(())
     }
 }
 

@@ -81,6 +81,24 @@ impl Endpoints {
             .collect()
     }
 
+    /// The networks that they are on, by name.
+    pub(super) fn networks(&self) -> Vec<Network> {
+        let mut networks: Vec<Network> = Vec::new();
+        for connected in self.by_id.values() {
+            let network = &connected.stored.network;
+            if !networks.iter().any(|known| known.id == network.id) {
+                networks.push(network.clone());
+            }
+        }
+        networks.sort_by(|a, b| a.name.cmp(&b.name));
+        networks
+    }
+
+    /// Whether an endpoint of this name is on this network.
+    pub(super) fn is_connected(&self, network: &str, endpoint: &str) -> bool {
+        self.find(network, endpoint).is_some()
+    }
+
     pub(super) fn connect_failed(&mut self, id: &EndpointId) {
         self.pending.remove(id);
     }

@@ -1,6 +1,7 @@
 //! This node's place in a cluster: outside, a worker that asks its manager, or the manager.
 
 use super::connect::remove_links_and_files;
+use super::swarm::Member as SwarmMember;
 use super::{Admission, Command, Daemon, JoinRequest, Leaving, NodeView, Refused, RefusedKind, ReplyTo};
 use crate::cluster::client::{self, ManagerClient};
 use crate::cluster::{Authority, JoinToken, der, server};
@@ -17,6 +18,8 @@ pub(super) enum Membership {
     Outside,
     Worker(Worker),
     Manager(Box<Manager>),
+    /// A worker of a Docker swarm.
+    Swarm(Box<SwarmMember>),
 }
 
 pub(super) struct Worker {
@@ -48,7 +51,7 @@ pub struct Admitted {
 impl Membership {
     pub(super) fn role(&self) -> Option<Role> {
         match self {
-            Membership::Outside => None,
+            Membership::Outside | Membership::Swarm(_) => None,
             Membership::Worker(_) => Some(Role::Worker),
             Membership::Manager(_) => Some(Role::Manager),
         }
@@ -56,15 +59,22 @@ impl Membership {
 
     pub(super) fn manager(&self) -> Option<String> {
         match self {
-            Membership::Outside => None,
+            Membership::Outside | Membership::Swarm(_) => None,
             Membership::Worker(worker) => Some(worker.identity.manager.clone()),
             Membership::Manager(manager) => Some(manager.identity.manager.clone()),
         }
     }
 
+    pub(super) fn swarm_node_id(&self) -> Option<String> {
+        match self {
+            Membership::Swarm(member) => Some(member.node_id().to_owned()),
+            _ => None,
+        }
+    }
+
     fn identity_mut(&mut self) -> Option<&mut Identity> {
         match self {
-            Membership::Outside => None,
+            Membership::Outside | Membership::Swarm(_) => None,
             Membership::Worker(worker) => Some(&mut worker.identity),
             Membership::Manager(manager) => Some(&mut manager.identity),
         }
@@ -89,6 +99,9 @@ impl Manager {
 impl Daemon {
     /// Takes up the place that the store remembers.
     pub(super) async fn restore_membership(&mut self) -> Result<(), String> {
+        if self.restore_swarm()? {
+            return Ok(());
+        }
         let Some(identity) = self.store.identity().map_err(|error| error.to_string())? else {
             return Ok(());
         };
@@ -145,6 +158,7 @@ impl Daemon {
             Membership::Outside => {
                 let _ = reply.send(Err(outside()));
             }
+            Membership::Swarm(_) => self.ask_swarm(request, reply),
             Membership::Manager(manager) => {
                 let _ = reply.send(manager.answer(&request));
             }
@@ -277,6 +291,7 @@ impl Daemon {
     pub(super) fn cluster_token(&self) -> Result<String, Refused> {
         match &self.membership {
             Membership::Outside => Err(outside()),
+            Membership::Swarm(_) => Err(in_swarm()),
             Membership::Worker(worker) => Err(Refused::invalid(format!(
                 "this node is not the manager; ask {} for the join token",
                 worker.identity.manager
@@ -355,6 +370,7 @@ impl Daemon {
         };
         match &self.membership {
             Membership::Outside => Err(outside()),
+            Membership::Swarm(_) => Err(in_swarm()),
             _ if force => Ok(()),
             Membership::Manager(_) => conflict(
                 "this node is the manager: the declared networks and services go with it; `weft cluster leave --force` does it all the same".to_owned(),
@@ -430,8 +446,10 @@ impl Daemon {
 
     /// Gives back addresses that the manager has on record for this node but that no endpoint here holds.
     pub(super) fn release_unheld(&mut self) {
-        if matches!(self.membership, Membership::Outside) {
-            return;
+        match self.membership {
+            Membership::Outside => return,
+            Membership::Swarm(_) => return self.release_unheld_in_swarm(),
+            Membership::Worker(_) | Membership::Manager(_) => {}
         }
         let handle = self.handle.clone();
         let node = self.config.node_name.clone();
@@ -464,7 +482,10 @@ impl Daemon {
         }
     }
 
-    fn must_be_outside(&self) -> Result<(), Refused> {
+    pub(super) fn must_be_outside(&self) -> Result<(), Refused> {
+        if matches!(self.membership, Membership::Swarm(_)) {
+            return Err(in_swarm());
+        }
         match self.membership.manager() {
             None => Ok(()),
             Some(manager) => Err(Refused {
@@ -517,12 +538,16 @@ fn outside() -> Refused {
     }
 }
 
+fn in_swarm() -> Refused {
+    Refused::conflict("this node is part of a Docker swarm; `weft swarm leave` leaves it")
+}
+
 /// Takes as long for a nearly right secret as for a wrong one.
 fn constant_time_equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }
 
-fn unix_nanos() -> u64 {
+pub(super) fn unix_nanos() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -7,6 +7,7 @@ mod effects;
 mod endpoints;
 mod membership;
 mod namespaces;
+mod swarm;
 
 pub use command::*;
 pub use namespaces::Watched;
@@ -46,6 +47,7 @@ type Joining = ReplyTo<Result<(), String>>;
 enum Leaving {
     Diagnostic(ReplyTo<Result<(), String>>),
     Cluster(ReplyTo<Result<(), Refused>>),
+    Swarm(ReplyTo<Result<String, Refused>>, String),
 }
 
 /// What the daemon needs to start, all of it checked.
@@ -91,6 +93,10 @@ pub struct Daemon {
     joining: BTreeMap<u64, Joining>,
     leaving: Vec<Leaving>,
     syncing: Vec<Syncing>,
+    /// A join of a swarm is on its way.
+    swarm_joining: bool,
+    /// How the last membership of a swarm ended, if it was not by this node's will.
+    swarm_ended: Option<String>,
 }
 
 impl Daemon {
@@ -123,6 +129,8 @@ impl Daemon {
             joining: BTreeMap::new(),
             leaving: Vec::new(),
             syncing: Vec::new(),
+            swarm_joining: false,
+            swarm_ended: None,
         };
         daemon.read_maps();
         daemon.restore_membership().await?;
@@ -158,6 +166,7 @@ impl Daemon {
                     self.read_maps();
                     self.remember_gossip_peers();
                     self.release_unheld();
+                    self.join_swarm_gossip();
                     self.list_interfaces();
                 }
             }
@@ -236,6 +245,7 @@ impl Daemon {
             }
             Command::NamespacesEnded(endpoints) => self.let_gone(endpoints, "namespace is gone, endpoint disconnected"),
             Command::Reload => self.reload(),
+            Command::Swarm(command) => self.swarm(command),
         }
     }
 
@@ -252,6 +262,7 @@ impl Daemon {
             node_name: self.config.node_name.clone(),
             role: self.membership.role(),
             manager: self.membership.manager(),
+            swarm_node_id: self.membership.swarm_node_id(),
             gossip_name: self.node.name().to_string(),
             gossip_peers: self.node.peers().len(),
             endpoints: self.endpoints.len(),

@@ -3,11 +3,13 @@
 mod embedded;
 mod file;
 mod node;
+mod swarm;
 #[cfg(test)]
 mod tests;
 
 pub use embedded::ClusterStore;
 pub use node::{Identity, ManagerSecrets, NodeEndpoint, NodeStore};
+pub use swarm::StoredAttachment;
 
 use std::path::PathBuf;
 use weft_core::cluster::Change;

@@ -68,7 +68,7 @@ pub struct NodeEndpoint {
 /// The node's own facts in one file.
 #[derive(Debug)]
 pub struct NodeStore {
-    file: RowFile,
+    pub(super) file: RowFile,
 }
 
 impl NodeStore {
@@ -123,7 +123,7 @@ impl NodeStore {
         self.file.write(&[Write::Remove(format!("{ENDPOINT}/{id}"))])
     }
 
-    fn put(&self, key: String, value: &impl Serialize) -> Result<Write, StoreError> {
+    pub(super) fn put(&self, key: String, value: &impl Serialize) -> Result<Write, StoreError> {
         Write::put(key, value).map_err(|error| self.file.broken(error))
     }
 }

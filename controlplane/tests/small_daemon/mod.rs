@@ -403,6 +403,7 @@ impl Mind {
             node_name: NODE.to_owned(),
             role: self.in_cluster.then_some(Role::Manager),
             manager: self.in_cluster.then(|| "127.0.0.1:2377".to_owned()),
+            swarm_node_id: None,
             gossip_name: "4a027258ed3e".to_owned(),
             gossip_peers: 1,
             endpoints: self.endpoints.len(),

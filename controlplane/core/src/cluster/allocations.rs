@@ -35,8 +35,7 @@ impl State {
         if let Some(held) = self.allocations.get(wish.endpoint) {
             return self.same_again(wish, network, held);
         }
-        check::name("endpoint name", wish.name, check::MAX_ENDPOINT_NAME)?;
-        check_aliases(wish)?;
+        check_endpoint(wish.name, wish.aliases)?;
         if !self.index.members.contains_key(&index::key(wish.node)) {
             return Err(Refusal::not_found(format!(
                 "node {} not found: it should be a member of the cluster",
@@ -167,15 +166,16 @@ impl State {
     }
 }
 
-fn check_aliases(wish: &Wish<'_>) -> Result<(), Refusal> {
-    if wish.aliases.len() > MAX_ALIASES {
+/// Whether an endpoint may be called so.
+pub fn check_endpoint(name: &str, aliases: &[String]) -> Result<(), Refusal> {
+    check::name("endpoint name", name, check::MAX_ENDPOINT_NAME)?;
+    if aliases.len() > MAX_ALIASES {
         return Err(Refusal::invalid(format!(
-            "endpoint {} has {} aliases: it may have at most {MAX_ALIASES}",
-            wish.name,
-            wish.aliases.len()
+            "endpoint {name} has {} aliases: it may have at most {MAX_ALIASES}",
+            aliases.len()
         )));
     }
-    wish.aliases
+    aliases
         .iter()
         .try_for_each(|alias| check::name("alias", alias, check::MAX_ENDPOINT_NAME))
 }

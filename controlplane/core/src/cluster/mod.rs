@@ -17,6 +17,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use allocations::check_endpoint;
 pub use allocations::{MAX_ALIAS_BYTES, MAX_ALIASES, MAX_ALLOCATIONS};
 pub use check::{MAX_ENDPOINT_NAME, MAX_NAME};
 pub use members::MAX_MEMBERS;

@@ -130,6 +130,7 @@ pub(crate) async fn info(client: &Client) -> Result<(), Failure> {
     let role = match info.role {
         Some(Role::Manager) => "manager",
         Some(Role::Worker) => "worker",
+        None if info.swarm_node_id.is_some() => "none",
         None => "none: `weft cluster init` or `weft cluster join`",
     };
     line(&format!("Name: {}", info.name))?;
@@ -137,6 +138,9 @@ pub(crate) async fn info(client: &Client) -> Result<(), Failure> {
     line(&format!("Cluster: {role}"))?;
     if let Some(manager) = info.manager {
         line(&format!(" Manager Address: {manager}"))?;
+    }
+    if let Some(node_id) = info.swarm_node_id {
+        line(&format!("Swarm: worker {node_id}"))?;
     }
     line(&format!("Gossip Name: {}", info.gossip_name))?;
     line(&format!("Gossip Peers: {}", info.gossip_peers))?;

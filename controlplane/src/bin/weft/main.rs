@@ -4,6 +4,7 @@ mod cluster;
 mod network;
 mod output;
 mod service;
+mod swarm;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -39,6 +40,9 @@ enum Verb {
     /// Manage the cluster
     #[command(subcommand)]
     Cluster(cluster::Verb),
+    /// Be a node of a Docker swarm
+    #[command(subcommand)]
+    Swarm(swarm::Verb),
     /// Manage nodes
     #[command(subcommand)]
     Node(cluster::NodeVerb),
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
             Verb::Network(verb) => network::run(&client, verb).await,
             Verb::Service(verb) => service::run(&client, verb).await,
             Verb::Cluster(verb) => cluster::run(&client, verb).await,
+            Verb::Swarm(verb) => swarm::run(&client, verb).await,
             Verb::Node(verb) => cluster::run_node(&client, &verb).await,
             Verb::Info => cluster::info(&client).await,
         }
