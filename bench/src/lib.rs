@@ -13,6 +13,7 @@ pub mod awake;
 pub mod command;
 pub mod dataplane;
 pub mod error;
+pub mod gossip;
 pub mod interrupt;
 pub mod load;
 pub mod measure;

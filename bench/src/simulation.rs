@@ -3,7 +3,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use weft_bench::schedules;
+use weft_bench::{gossip, schedules};
 
 /// Runs clusters in memory under virtual time. Needs no privilege.
 #[derive(Debug, Parser)]
@@ -15,11 +15,13 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    Gossip(gossip::Options),
     Schedules(schedules::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
+        Task::Gossip(options) => gossip::run(&options),
         Task::Schedules(options) => schedules::run(&options),
     };
     match outcome {

@@ -30,6 +30,11 @@ impl Membership {
         self.random = Random::new(seed);
     }
 
+    /// Whether anything waits to be gossiped.
+    pub(crate) fn busy(&self) -> bool {
+        !(self.own.is_empty() && self.user.is_empty())
+    }
+
     /// What is held, and how much may be.
     pub(crate) fn held(&self) -> Vec<Held> {
         let held = |what, count, limit, at_rest| Held {

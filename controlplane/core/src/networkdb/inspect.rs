@@ -14,6 +14,11 @@ impl NetworkDb {
         self.membership.reseed(seed);
     }
 
+    /// Whether anything waits to be gossiped.
+    pub(crate) fn busy(&self) -> bool {
+        self.membership.busy() || self.own.values().any(|own| own.queued() > 0)
+    }
+
     /// Lamport time and writer of an entry that is held, tombstones included.
     pub(crate) fn last_write(&self, network: &NetworkId, table: &str, key: &str) -> Option<(u64, &NodeId)> {
         let entry = self.tables.get(network, table, key)?;

@@ -296,6 +296,11 @@ impl Simulation {
         self.nodes[node].db.name().clone()
     }
 
+    /// Whether a node has anything to tell.
+    pub fn busy(&self, node: usize) -> bool {
+        self.nodes[node].db.busy()
+    }
+
     /// Where a node is.
     pub fn address(&self, node: usize) -> SocketAddr {
         self.nodes[node].address
