@@ -1,6 +1,7 @@
 //! What the whole-system tests and the demo share: hosts as network namespaces with a real `weftd` on each, and packets for the
 //! kernel's own test run of the programs.
 
+pub mod docker;
 pub mod expect;
 pub mod interrupt;
 pub mod misuse;

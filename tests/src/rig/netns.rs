@@ -24,6 +24,12 @@ impl Netns {
         Ok(netns)
     }
 
+    /// Gives the namespace of a process a name; it ends, with that process, when dropped.
+    pub fn attach(name: &str, pid: &str) -> Result<Self> {
+        run(limited("ip").args(["netns", "attach", name, pid]))?;
+        Ok(Netns { name: name.to_owned() })
+    }
+
     /// Its name, as `ip -n` and `weft network connect --netns` take it.
     pub fn name(&self) -> &str {
         &self.name
