@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use weft_core::id::MacAddress;
 use weft_dataplane::abi::{
     Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, MapType, Network, Node, OverlayAddress, Peer,
-    Service, attachment, backend, counter, endpoint, flow, network, node, peer, service,
+    Service, answer, attachment, backend, counter, endpoint, flow, network, node, peer, service,
 };
 
 /// A map, decoded.
@@ -31,6 +31,7 @@ type Decode = fn(&[(Vec<u8>, Vec<u8>)]) -> Vec<Entry>;
 
 /// Every map of `weft_dataplane::abi`, by name.
 const DECODERS: &[(&str, Decode)] = &[
+    (answer::NAME, |raw| decode(raw, answers)),
     (attachment::NAME, |raw| decode(raw, attachment)),
     (backend::NAME, |raw| decode(raw, backend)),
     (counter::NAME, counters),
@@ -237,6 +238,14 @@ fn service(key: &OverlayAddress, value: &Service) -> Entry {
             ("backend_count", number(value.backend_count)),
             ("policy", Json::text(policy)),
         ],
+    }
+}
+
+fn answers(ifindex: &u32, paid_until_ns: &u64) -> Entry {
+    let (seconds, milliseconds) = (paid_until_ns / 1_000_000_000, paid_until_ns / 1_000_000 % 1000);
+    Entry {
+        line: format!("ifindex {ifindex} -> ICMP errors paid until {seconds}.{milliseconds:03} s after boot"),
+        fields: vec![("ifindex", number(*ifindex)), ("paid_until_ns", number(*paid_until_ns))],
     }
 }
 

@@ -117,7 +117,7 @@ fn maps_are_shown() {
         ),
         (
             "/maps/nosuch",
-            "FAIL\nError: map \"nosuch\" does not exist, there are: attachments, backends, counters, endpoints, flows, networks, nodes, peers, rotations, services",
+            "FAIL\nError: map \"nosuch\" does not exist, there are: answers, attachments, backends, counters, endpoints, flows, networks, nodes, peers, rotations, services",
         ),
     ] {
         assert_eq!(get(server.port(), path).text(), body, "{path}");

@@ -9,7 +9,8 @@ use weft_tests::rig::{Container, Error, Host, Options, Result, Rig, program, wai
 const TABLES: [&str; 2] = ["overlay_peer_table", "endpoint_table"];
 
 /// All maps of the data plane.
-const MAPS: [&str; 10] = [
+const MAPS: [&str; 11] = [
+    "answers",
     "attachments",
     "backends",
     "counters",

@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use weft_core::reconcile::{Entry, EntryKey, Step};
-use weft_dataplane::abi::{Counter, Node};
+use weft_core::reconcile::{EntryKey, Step};
+use weft_dataplane::abi::Counter;
 use weft_dataplane::packet::transport::ACK;
 use weft_dataplane::packet::{Arp, Header, Ipv4, arp, ethernet, ipv4};
 use weft_tests::packet::{Datagram, OVERHEAD, Payload, arp_bytes, ethernet_bytes};
-use weft_tests::programs::{ALICE, Action, BOB, CAROL, DAVE, EVE, GATEWAY, Lab, MTU, NOBODY, UPLINK, VTEP};
+use weft_tests::programs::{ALICE, Action, BOB, CAROL, DAVE, EVE, GATEWAY, Lab, MTU, NOBODY};
 
 use weft_tests::expect::*;
 
@@ -164,27 +164,14 @@ fn a_padded_frame_is_carried_whole() {
 }
 
 #[test]
-fn what_fits_the_path_is_sent_and_one_byte_more_is_dropped() {
+fn what_fits_the_path_is_sent_and_one_byte_more_is_not() {
     let lab = Lab::new();
     let of_length = |length: usize| Datagram::new(ALICE, CAROL, Payload::Raw(99, vec![7; length - Ipv4::LENGTH]));
     let largest = of_length(MTU as usize - OVERHEAD);
     sent(lab.from_alice(&largest.bytes()), largest, &[Counter::Encapsulated]);
     let larger = of_length(MTU as usize - OVERHEAD + 1).bytes();
-    lab.from_alice(&larger).dropped(&larger, Counter::DropTooBig);
-}
-
-#[test]
-fn a_smaller_path_mtu_counts() {
-    let mut lab = Lab::new();
-    let node = Node {
-        next_hop: VTEP.1,
-        source: UPLINK.1,
-        ifindex: lab.uplink,
-        mtu: 500,
-    };
-    lab.apply(&[Step::Put(Entry::Node(VTEP.1, node))]);
-    let packet = Datagram::new(ALICE, CAROL, Payload::Udp(1, 2, vec![1; 500 - OVERHEAD - 27])).bytes();
-    lab.from_alice(&packet).dropped(&packet, Counter::DropTooBig);
+    lab.from_alice(&larger)
+        .is(Action::Redirect, &[Counter::DropTooBig, Counter::UnreachableSent]);
 }
 
 #[test]

@@ -227,6 +227,7 @@ fn maps_are_dumped_and_summed_up() {
         ("backends", 4),
         ("rotations", 1),
         ("flows", 2),
+        ("answers", 0),
         ("counters", Counter::ALL.len() as u64),
     ];
     assert_eq!(sizes, expected.map(|(name, entries)| (name.to_owned(), entries)));
@@ -238,7 +239,7 @@ fn maps_are_dumped_and_summed_up() {
     assert_eq!(sent, (0_u32.to_ne_bytes().to_vec(), 2_u64.to_ne_bytes().to_vec()));
     assert_eq!(
         lab.dataplane.dump("flow").unwrap_err().to_string(),
-        "no map is named \"flow\": there are attachments, networks, endpoints, peers, nodes, services, backends, rotations, flows, counters"
+        "no map is named \"flow\": there are attachments, networks, endpoints, peers, nodes, services, backends, rotations, flows, answers, counters"
     );
 }
 

@@ -5,6 +5,7 @@
 //! [`Node::poll_timeout`]. Commands that have an answer at once (table operations, look-ups) are methods.
 
 mod derive;
+mod retired;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use crate::record::{ENDPOINT_TABLE, EndpointRecord, PEER_TABLE, PeerRecord};
 use crate::time::{Duration, Instant};
 use crate::wanted::{MapContents, Overflow};
 use ipnet::Ipv4Net;
+use retired::Retired;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -155,6 +157,7 @@ pub struct Node {
     rejected: BTreeSet<String>,
     overflow: Vec<Overflow>,
     present: Option<MapContents>,
+    retired: Retired,
     /// When the maps are computed next; `None` while nothing changed.
     due: Option<Instant>,
     /// Until when rows missing from the tables do not remove entries from the maps.
@@ -177,6 +180,7 @@ impl Node {
             rejected: BTreeSet::new(),
             overflow: Vec::new(),
             present: None,
+            retired: Retired::default(),
             due: None,
             settling_until: Some(now + SETTLE),
             effects: VecDeque::new(),
@@ -224,26 +228,39 @@ impl Node {
             self.settling_until = None;
             self.touch(now);
         }
+        if self.retired_end().is_some_and(|at| at <= now) {
+            self.due.get_or_insert(now);
+        }
         if self.due.is_some_and(|at| at <= now) {
             self.due = None;
-            self.derive();
+            self.derive(now);
         }
+    }
+
+    /// When a virtual IP is to be taken out of the maps; not before it is known what they hold.
+    fn retired_end(&self) -> Option<Instant> {
+        self.present.as_ref().and_then(|_| self.retired.next_end())
     }
 
     /// Computes the maps now, for a caller that wants them written before it goes on.
     pub fn derive_now(&mut self, now: Instant) {
         self.collect(now);
         if self.due.take().is_some() {
-            self.derive();
+            self.derive(now);
         }
     }
 
     /// When [`Node::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.gossip.poll_timeout(), self.due, self.settling_until]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.gossip.poll_timeout(),
+            self.due,
+            self.settling_until,
+            self.retired_end(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The next thing to do.

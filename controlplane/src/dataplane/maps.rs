@@ -12,7 +12,7 @@ use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
     Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, MapType, Network, Node, OverlayAddress, Peer,
-    Service, attachment, backend, counter, endpoint, flow, network, node, peer, service,
+    Service, answer, attachment, backend, counter, endpoint, flow, network, node, peer, service,
 };
 use weft_diag::{MapDump, MapSummary};
 
@@ -36,7 +36,7 @@ const fn layout<K, V>(name: &'static str, max_entries: u32) -> Layout {
     }
 }
 
-const LAYOUTS: [Layout; 10] = [
+const LAYOUTS: [Layout; 11] = [
     layout::<u32, Attachment>(attachment::NAME, attachment::MAX_ENTRIES),
     layout::<u32, Network>(network::NAME, network::MAX_ENTRIES),
     layout::<OverlayAddress, Endpoint>(endpoint::NAME, endpoint::MAX_ENTRIES),
@@ -46,6 +46,7 @@ const LAYOUTS: [Layout; 10] = [
     layout::<BackendKey, Backend>(backend::NAME, backend::MAX_ENTRIES),
     layout::<OverlayAddress, u32>(service::ROTATION_NAME, service::MAX_ENTRIES),
     layout::<FlowKey, Flow>(flow::NAME, flow::MAX_ENTRIES),
+    layout::<u32, u64>(answer::NAME, answer::MAX_ENTRIES),
     layout::<u32, u64>(counter::NAME, counter::MAX_ENTRIES),
 ];
 
@@ -248,6 +249,7 @@ pub(super) struct Maps {
     backends: Table<BackendKey, Backend>,
     rotations: Table<OverlayAddress, u32>,
     flows: Table<FlowKey, Flow>,
+    answers: Table<u32, u64>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -270,6 +272,7 @@ impl Maps {
             backends: Table::take(ebpf, backend::NAME, backend::MAX_ENTRIES)?,
             rotations: Table::take(ebpf, service::ROTATION_NAME, service::MAX_ENTRIES)?,
             flows: Table::take(ebpf, flow::NAME, flow::MAX_ENTRIES)?,
+            answers: Table::take(ebpf, answer::NAME, answer::MAX_ENTRIES)?,
             counters: take(ebpf, counter::NAME)?
                 .try_into()
                 .map_err(|error: MapError| MapsError::Shape {
@@ -345,6 +348,7 @@ impl Maps {
             backend::NAME => self.backends.dump(),
             service::ROTATION_NAME => self.rotations.dump(),
             flow::NAME => self.flows.dump(),
+            answer::NAME => self.answers.dump(),
             counter::NAME => self.dump_counters(),
             _ => Err(MapsError::Unknown { name: name.to_owned() }),
         }
@@ -374,6 +378,7 @@ impl Maps {
             self.backends.summary()?,
             self.rotations.summary()?,
             self.flows.summary()?,
+            self.answers.summary()?,
             MapSummary {
                 name: counter::NAME.to_owned(),
                 entries: Counter::ALL.len() as u64,

@@ -45,6 +45,14 @@ counters! {
     FlowCreated = 4, "flow_created";
     /// VXLAN of a VNI that is not weft's, passed on untouched
     PassedForeignVni = 5, "passed_foreign_vni";
+    /// ping of a virtual IP that has a backend, answered
+    EchoAnswered = 6, "echo_answered";
+    /// ICMP error sent to the container whose packet was dropped
+    UnreachableSent = 7, "unreachable_sent";
+    /// TCP reset sent to the container whose packet was dropped
+    ResetSent = 8, "reset_sent";
+    /// ICMP error not sent, because the container was sent too many of late
+    AnswerSuppressed = 9, "answer_suppressed";
     /// dropped: the interface it came from has no attachment yet
     DropNotAttached = 16, "drop_not_attached";
     /// dropped: shorter than its headers say

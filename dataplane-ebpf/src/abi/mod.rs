@@ -3,6 +3,7 @@
 //! Addresses and ports are byte arrays in network order; other integers are in the host's order and explicitly padded.
 //! Sizes are pinned at compile time, because the kernel compares keys byte by byte, padding included.
 
+pub mod answer;
 pub mod attachment;
 pub mod backend;
 pub mod counter;
@@ -24,7 +25,7 @@ pub use peer::Peer;
 pub use service::Service;
 
 /// Raised whenever a map's key or value changes its bytes or its meaning. The object and the daemon must agree on it.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// What stands before [`ABI_VERSION`] (four bytes, little-endian) in the object's section `.weft_abi`, so that a loader finds it.
 pub const ABI_MARK: [u8; 16] = *b"weft-abi-version";
@@ -87,19 +88,30 @@ macro_rules! map_type {
 }
 pub(crate) use map_type;
 
-impl MapType for u32 {
-    fn as_bytes(&self) -> &[u8] {
-        let this: *const u32 = self;
-        // SAFETY: an integer has no padding. Needed because the map system calls take bytes.
-        #[allow(unsafe_code)]
-        unsafe {
-            core::slice::from_raw_parts(this.cast::<u8>(), 4)
-        }
-    }
+macro_rules! integer_map_type {
+    ($($type:ty, $size:literal;)+) => {
+        $(
+            impl MapType for $type {
+                fn as_bytes(&self) -> &[u8] {
+                    let this: *const $type = self;
+                    // SAFETY: an integer has no padding. Needed because the map system calls take bytes.
+                    #[allow(unsafe_code)]
+                    unsafe {
+                        core::slice::from_raw_parts(this.cast::<u8>(), $size)
+                    }
+                }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(u32::from_ne_bytes)
-    }
+                fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                    bytes.try_into().ok().map(<$type>::from_ne_bytes)
+                }
+            }
+        )+
+    };
+}
+
+integer_map_type! {
+    u32, 4;
+    u64, 8;
 }
 
 impl MapType for [u8; 4] {

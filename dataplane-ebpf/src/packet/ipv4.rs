@@ -28,6 +28,22 @@ header! {
     }
 }
 
+header! {
+    /// An IPv4 header without options and the first 8 bytes behind it: what an ICMP error quotes at least (RFC 792).
+    Quote, 28 {
+        /// All of it.
+        bytes: 28,
+    }
+}
+
+header! {
+    /// An IPv4 header without options and a TCP header without options.
+    QuoteTcp, 40 {
+        /// All of it.
+        bytes: 40,
+    }
+}
+
 /// Protocol number of ICMP.
 pub const ICMP: u8 = 1;
 /// Protocol number of TCP.

@@ -6,13 +6,15 @@ pub mod arp;
 pub mod checksum;
 pub mod ethernet;
 pub mod hash;
+pub mod icmp;
 pub mod ipv4;
 pub mod transport;
 pub mod vxlan;
 
 pub use arp::Arp;
 pub use ethernet::Ethernet;
-pub use ipv4::Ipv4;
+pub use icmp::Icmp;
+pub use ipv4::{Ipv4, Quote, QuoteTcp};
 pub use transport::{Ports, Tcp, Udp};
 pub use vxlan::Vxlan;
 

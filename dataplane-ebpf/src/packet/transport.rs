@@ -65,6 +65,21 @@ pub const TCP_CHECKSUM_OFFSET: usize = 16;
 pub const UDP_CHECKSUM_OFFSET: usize = 6;
 
 impl Tcp {
+    /// The checksum that the header should carry when nothing follows it; `pseudo` is the sum of the pseudo-header.
+    #[inline(always)]
+    pub fn computed_checksum(&self, pseudo: u32) -> [u8; 2] {
+        let word = |pair: [u8; 2]| u32::from(u16::from_be_bytes(pair));
+        let words = |four: [u8; 4]| word([four[0], four[1]]) + word([four[2], four[3]]);
+        let sum = word(self.source)
+            + word(self.destination)
+            + words(self.sequence)
+            + words(self.acknowledgment)
+            + word([self.data_offset[0], self.flags[0]])
+            + word(self.window)
+            + word(self.urgent);
+        super::checksum::finish(sum + pseudo).to_be_bytes()
+    }
+
     /// Length of the header with its options in bytes, as the header says.
     #[inline(always)]
     pub const fn header_length(&self) -> usize {
@@ -99,6 +114,18 @@ mod tests {
         assert_eq!(header.header_length(), 32);
         assert_eq!(header.checksum, bytes[TCP_CHECKSUM_OFFSET..TCP_CHECKSUM_OFFSET + 2]);
         assert_eq!(Ports::read(&bytes).unwrap().destination, header.destination);
+    }
+
+    #[test]
+    fn the_checksum_of_a_bare_header_is_that_of_its_bytes() {
+        let bytes = [
+            0x9c, 0x40, 0x00, 0x50, 1, 2, 3, 4, 0xff, 6, 7, 8, 0x50, RST, 0xff, 0xfe, 0, 0, 0xff, 1,
+        ];
+        let header = Tcp::read(&bytes).unwrap();
+        for pseudo in [0, 0x1234, 0x3fffc] {
+            let expected = crate::packet::checksum::of(pseudo, &bytes).to_be_bytes();
+            assert_eq!(header.computed_checksum(pseudo), expected);
+        }
     }
 
     #[test]

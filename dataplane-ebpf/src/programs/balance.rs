@@ -5,10 +5,10 @@
 use super::cursor::Packet;
 use super::datagram::Datagram;
 use super::verdict::Verdict;
-use super::{encap, helper, local, maps};
+use super::{answer, encap, helper, local, maps};
 use weft_dataplane::abi::flow::{CLOSING, REPLY, TOUCH_INTERVAL_NS, UDP_IDLE_NS};
 use weft_dataplane::abi::{Attachment, BackendKey, Counter, Endpoint, Flow, FlowKey, OverlayAddress, Peer, Service};
-use weft_dataplane::packet::ipv4;
+use weft_dataplane::packet::{icmp, ipv4};
 
 /// Where an address of the overlay lives.
 enum Place {
@@ -30,33 +30,99 @@ pub(super) fn to_backend(
     datagram: &Datagram,
     service: &Service,
 ) -> Verdict {
-    if datagram.protocol != ipv4::TCP && datagram.protocol != ipv4::UDP {
-        return Verdict::Drop(Counter::DropVipProtocol);
-    }
     if datagram.fragment {
         return Verdict::Drop(Counter::DropVipFragment);
+    }
+    if datagram.protocol != ipv4::TCP && datagram.protocol != ipv4::UDP {
+        return not_balanced(packet, attachment, datagram, service);
     }
     let key = datagram.flow_key(attachment.vni);
     let (flow, place) = match find_or_choose(attachment, datagram, service, &key) {
         Ok(found) => found,
-        Err(counter) => return Verdict::Drop(counter),
+        Err(counter) => return refuse(packet, attachment, datagram, service, counter),
     };
-    if datagram.translate(packet, flow.source, flow.destination).is_err() {
-        return Verdict::Drop(Counter::DropTruncated);
-    }
-    match place {
-        Place::Client => local::deliver(
-            packet,
-            packet.ifindex(),
-            attachment.mac,
-            Some(attachment.gateway_mac),
-            Counter::DeliveredLocally,
-        ),
-        Place::Here(endpoint) => {
-            local::deliver(packet, endpoint.ifindex, endpoint.mac, None, Counter::DeliveredLocally)
+    match &place {
+        Place::There(Remote(peer)) => to_peer(packet, attachment, datagram, &flow, peer),
+        Place::Client => {
+            let (ifindex, gateway) = (packet.ifindex(), Some(attachment.gateway_mac));
+            deliver(packet, datagram, &flow, (ifindex, attachment.mac), gateway)
         }
-        Place::There(Remote(peer)) => encap::send(packet, attachment, datagram, &peer),
+        Place::Here(endpoint) => deliver(packet, datagram, &flow, (endpoint.ifindex, endpoint.mac), None),
     }
+}
+
+#[inline(always)]
+fn to_peer(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram, flow: &Flow, peer: &Peer) -> Verdict {
+    // Before the translation: of a packet that does not fit the sender is told as it knows it.
+    let node = match encap::way(packet, datagram, peer) {
+        Ok(node) => node,
+        Err(refused) => return encap::tell(packet, attachment, datagram, refused),
+    };
+    match datagram.translate(packet, flow.source, flow.destination) {
+        Ok(()) => encap::send_by(packet, attachment, datagram, peer, &node),
+        Err(_) => Verdict::Drop(Counter::DropTruncated),
+    }
+}
+
+#[inline(always)]
+fn deliver(
+    packet: &mut Packet,
+    datagram: &Datagram,
+    flow: &Flow,
+    (ifindex, mac): (u32, [u8; 6]),
+    source: Option<[u8; 6]>,
+) -> Verdict {
+    match datagram.translate(packet, flow.source, flow.destination) {
+        Ok(()) => local::deliver(packet, ifindex, mac, source, Counter::DeliveredLocally),
+        Err(_) => Verdict::Drop(Counter::DropTruncated),
+    }
+}
+
+/// A virtual IP is as alive as its backends: it answers a ping exactly when it has one. It speaks no other protocol.
+#[inline(always)]
+fn not_balanced(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram, service: &Service) -> Verdict {
+    if datagram.protocol == ipv4::ICMP {
+        if service.backend_count > 0
+            && let Some(answered) = answer::echo(packet, attachment, datagram)
+        {
+            return answered;
+        }
+        return Verdict::Drop(Counter::DropVipProtocol);
+    }
+    let error = answer::Unreachable {
+        from: datagram.destination,
+        code: icmp::PROTOCOL,
+        mtu: 0,
+        reason: Counter::DropVipProtocol,
+    };
+    answer::unreachable(packet, attachment, datagram, &error)
+}
+
+/// Nobody takes the packet. If that is for good the client is told, as by a host on which nobody listens.
+#[inline(always)]
+fn refuse(
+    packet: &mut Packet,
+    attachment: &Attachment,
+    datagram: &Datagram,
+    service: &Service,
+    reason: Counter,
+) -> Verdict {
+    let tcp = datagram.protocol == ipv4::TCP;
+    // An opened connection has lost its backend; a new one that met a backend of which nothing is known yet may try again.
+    let lost = reason == Counter::DropBackendGone && tcp && !datagram.opens();
+    if !lost && service.backend_count != 0 {
+        return Verdict::Drop(reason);
+    }
+    if tcp {
+        return answer::reset(packet, attachment, datagram, reason);
+    }
+    let error = answer::Unreachable {
+        from: datagram.destination,
+        code: icmp::PORT,
+        mtu: 0,
+        reason,
+    };
+    answer::unreachable(packet, attachment, datagram, &error)
 }
 
 /// The packet's connection and where its backend lives.

@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::{
     bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_type, bpf_skb_store_bytes,
+    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_store_bytes,
 };
 use weft_dataplane::packet::{Ethernet, Header};
 
@@ -77,6 +77,23 @@ impl Packet {
             | (Ethernet::LENGTH as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
         // SAFETY: the context is valid, no header is alive. Needed because it is foreign code.
         done(unsafe { bpf_skb_adjust_room(self.skb, overhead as i32, BPF_ADJ_ROOM_MAC, FLAGS) })
+    }
+
+    /// Cuts the frame off after `length` bytes, or fails if it is shorter. What was to be segmented no longer is.
+    #[inline(always)]
+    pub(super) fn cut(&mut self, length: usize) -> Result<(), Refused> {
+        if (self.len() as usize) < length {
+            return Err(Refused);
+        }
+        // SAFETY: the context is valid, no header is alive. Needed because it is foreign code.
+        done(unsafe { bpf_skb_change_tail(self.skb, length as u32, 0) })
+    }
+
+    /// Makes `overhead` bytes of room between the Ethernet and the IPv4 header, for headers that encapsulate nothing.
+    #[inline(always)]
+    pub(super) fn grow_plain(&mut self, overhead: usize) -> Result<(), Refused> {
+        // SAFETY: the context is valid, no header is alive. Needed because it is foreign code.
+        done(unsafe { bpf_skb_adjust_room(self.skb, overhead as i32, BPF_ADJ_ROOM_MAC, 0) })
     }
 
     /// Takes `overhead` bytes away that follow the Ethernet header.

@@ -7,7 +7,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray};
 use weft_dataplane::abi::{
     Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, Network, Node, OverlayAddress, Peer, Service,
-    VXLAN_PORT, attachment, backend, counter, endpoint, flow, network, node, peer, service,
+    VXLAN_PORT, answer, attachment, backend, counter, endpoint, flow, network, node, peer, service,
 };
 
 /// UDP port of the data path; the loader sets it.
@@ -45,6 +45,7 @@ maps! {
     "backends" is backend::NAME, BACKENDS: HashMap<BackendKey, Backend> = HashMap::with_max_entries(backend::MAX_ENTRIES, 0);
     "rotations" is service::ROTATION_NAME, ROTATIONS: HashMap<OverlayAddress, u32> = HashMap::with_max_entries(service::MAX_ENTRIES, 0);
     "flows" is flow::NAME, FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(flow::MAX_ENTRIES, 0);
+    "answers" is answer::NAME, ANSWERS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(answer::MAX_ENTRIES, 0);
     "counters" is counter::NAME, COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::MAX_ENTRIES, 0);
 }
 
@@ -127,6 +128,18 @@ pub(super) fn next_rotation(vip: &OverlayAddress) -> Option<u32> {
         );
     }
     Some(turn as u32)
+}
+
+/// Whether one more ICMP error may be sent to the container behind `ifindex`; if so it is on the account. Two processors at once may
+/// send one more.
+#[inline(always)]
+pub(super) fn admit_answer(ifindex: u32, now_ns: u64) -> bool {
+    // SAFETY: as in `look_up!`.
+    let paid = ANSWERS.get_ptr(&ifindex).map_or(0, |paid| unsafe { *paid });
+    match answer::admit(paid, now_ns) {
+        Some(paid) => ANSWERS.insert(&ifindex, &paid, u64::from(BPF_ANY)).is_ok(),
+        None => false,
+    }
 }
 
 /// Counts a packet.

@@ -1,5 +1,6 @@
 //! The programs. Named by the overlay's direction, not by the hook's.
 
+mod answer;
 mod balance;
 mod cursor;
 mod datagram;

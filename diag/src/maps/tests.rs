@@ -109,6 +109,11 @@ fn each_map_prints_its_entries() {
             raw(ADDRESS, 17u32),
             "vni 4097 vip 10.0.1.3 -> 17 connections balanced",
         ),
+        (
+            "answers",
+            raw(5u32, 12_345_600_000u64),
+            "ifindex 5 -> ICMP errors paid until 12.345 s after boot",
+        ),
     ] {
         assert_eq!(lines(&dump(name, vec![entry])), [line], "{name}");
     }
@@ -223,7 +228,7 @@ fn the_first_line_counts() {
 fn an_unknown_name_is_told_the_known_ones() {
     assert_eq!(
         check_name("peer"),
-        Err("map \"peer\" does not exist, there are: attachments, backends, counters, endpoints, flows, networks, nodes, \
+        Err("map \"peer\" does not exist, there are: answers, attachments, backends, counters, endpoints, flows, networks, nodes, \
              peers, rotations, services"
             .to_owned())
     );

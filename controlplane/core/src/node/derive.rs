@@ -11,6 +11,7 @@ use crate::overlay::{Overlay, PeerRow};
 use crate::reconcile;
 use crate::record::{ENDPOINT_TABLE, EndpointRecord, PEER_TABLE, PeerRecord};
 use crate::service::{EndpointRow, Services};
+use crate::time::Instant;
 use crate::wanted::{self, Inputs, LocalAttachment, MapContents, Wanted};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,7 +19,7 @@ use weft_dataplane::abi::OverlayAddress;
 
 impl Node {
     /// Computes names, services and maps anew from the tables, and the steps from what the kernel has.
-    pub(super) fn derive(&mut self) {
+    pub(super) fn derive(&mut self, now: Instant) {
         let (peers, endpoints) = self.decode_tables();
         let own = BTreeSet::from([IpAddr::V4(self.vtep)]);
         let overlay = Overlay::new(peers, &own);
@@ -43,11 +44,12 @@ impl Node {
             self.effects.push_back(Effect::ReadMaps);
             return;
         };
-        let target = if self.settling_until.is_some() {
+        let mut target = if self.settling_until.is_some() {
             keep_others(wanted.contents, present)
         } else {
             wanted.contents
         };
+        self.retired.add_to(now, &mut target, present);
         let steps = reconcile::steps(&target, present);
         if !steps.is_empty() {
             self.present = Some(target);

@@ -203,15 +203,19 @@ fn what_the_kernel_holds_of_others_stays_until_the_tables_had_time_to_arrive() {
     let before = story.wait(SETTLE - GATHER).steps();
     assert!(!before.iter().any(|step| matches!(step, Step::Remove(_))), "{before:?}");
     let steps = story.wait(GATHER * 3).steps();
-    let removed = [
-        EntryKey::Peer(address(9)),
-        EntryKey::Service(address(2)),
-        EntryKey::Backend(slot),
+    // The virtual IP refuses for a while before it goes too.
+    let refusing = abi::Service {
+        backend_count: 0,
+        policy: abi::service::POLICY_ROUND_ROBIN,
+    };
+    let expected = [
+        Step::Put(Entry::Service(address(2), refusing)),
+        Step::Remove(EntryKey::Backend(slot)),
+        Step::Remove(EntryKey::Peer(address(9))),
     ];
-    assert!(
-        removed.into_iter().all(|key| steps.contains(&Step::Remove(key))),
-        "{steps:?}"
-    );
+    assert_eq!(steps, expected);
+    let steps = story.wait(Duration::from_secs(10 * 60)).steps();
+    assert_eq!(steps, [Step::Remove(EntryKey::Service(address(2)))]);
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! Virtual IPs whose last task is gone: for a while they refuse, so that whoever still uses them is told instead of left waiting.
+
+use crate::time::{Duration, Instant};
+use crate::wanted::MapContents;
+use std::collections::BTreeMap;
+use weft_dataplane::abi::service::{self, POLICY_ROUND_ROBIN};
+use weft_dataplane::abi::{OverlayAddress, Service};
+
+/// How long. Names do not resolve to such a virtual IP any more; connections that were open, and addresses that a program or a
+/// resolver remembers, have ended by then.
+const LINGER: Duration = Duration::from_secs(10 * 60);
+
+/// The virtual IPs without tasks that are still answered for.
+#[derive(Debug, Default)]
+pub(super) struct Retired {
+    until: BTreeMap<OverlayAddress, Instant>,
+}
+
+impl Retired {
+    /// Keeps virtual IPs that are present and no longer wanted, without backends, as long as nobody else has their address.
+    pub(super) fn add_to(&mut self, now: Instant, wanted: &mut MapContents, present: &MapContents) {
+        for vip in present.services.keys().filter(|vip| !wanted.services.contains_key(vip)) {
+            self.until.entry(*vip).or_insert(now + LINGER);
+        }
+        self.until.retain(|vip, until| {
+            let taken = wanted.services.contains_key(vip)
+                || wanted.peers.contains_key(vip)
+                || wanted.endpoints.contains_key(vip);
+            *until > now && !taken && wanted.networks.contains_key(&vip.vni)
+        });
+        let room = (service::MAX_ENTRIES as usize).saturating_sub(wanted.services.len());
+        let refusing = Service {
+            backend_count: 0,
+            policy: POLICY_ROUND_ROBIN,
+        };
+        wanted
+            .services
+            .extend(self.until.keys().take(room).map(|vip| (*vip, refusing)));
+    }
+
+    /// When the next is forgotten.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        self.until.values().min().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_dataplane::abi::{Network, Peer};
+
+    const VIP: OverlayAddress = OverlayAddress {
+        vni: 4097,
+        ip: [10, 0, 1, 2],
+    };
+    const START: Instant = Instant::ZERO;
+
+    fn contents(backends: Option<u32>) -> MapContents {
+        let mut contents = MapContents::default();
+        let network = Network {
+            gateway: [10, 0, 1, 1],
+            gateway_mac: [2; 6],
+            prefix_len: 24,
+            padding: 0,
+        };
+        contents.networks.insert(VIP.vni, network);
+        let policy = POLICY_ROUND_ROBIN;
+        contents
+            .services
+            .extend(backends.map(|backend_count| (VIP, Service { backend_count, policy })));
+        contents
+    }
+
+    /// The number of backends that the virtual IP is wanted with.
+    fn kept(retired: &mut Retired, now: Instant, mut wanted: MapContents, present: &MapContents) -> Option<u32> {
+        retired.add_to(now, &mut wanted, present);
+        wanted.services.get(&VIP).map(|service| service.backend_count)
+    }
+
+    #[test]
+    fn a_virtual_ip_without_tasks_refuses_for_a_while() {
+        let mut retired = Retired::default();
+        let (with, without) = (contents(Some(2)), contents(Some(0)));
+        assert_eq!(kept(&mut retired, START, contents(Some(2)), &with), Some(2));
+        assert_eq!(retired.next_end(), None);
+        assert_eq!(kept(&mut retired, START, contents(None), &with), Some(0));
+        assert_eq!(retired.next_end(), Some(START + LINGER));
+        let later = START + (LINGER - Duration::from_secs(1));
+        assert_eq!(kept(&mut retired, later, contents(None), &without), Some(0));
+        assert_eq!(kept(&mut retired, START + LINGER, contents(None), &without), None);
+        assert_eq!(retired.next_end(), None);
+    }
+
+    #[test]
+    fn it_ends_when_tasks_come_back_or_its_address_or_network_goes() {
+        let taken = || {
+            let mut contents = contents(None);
+            let peer = Peer {
+                vtep: [192, 168, 0, 2],
+                mac: [2; 6],
+                padding: [0; 2],
+            };
+            contents.peers.insert(VIP, peer);
+            contents
+        };
+        for (wanted, expected) in [
+            (contents(Some(1)), Some(1)),
+            (taken(), None),
+            (MapContents::default(), None),
+        ] {
+            let mut retired = Retired::default();
+            assert_eq!(kept(&mut retired, START, contents(None), &contents(Some(1))), Some(0));
+            assert_eq!(kept(&mut retired, START, wanted, &contents(Some(0))), expected);
+            assert_eq!(retired.next_end(), None);
+        }
+    }
+}
