@@ -1,9 +1,11 @@
 //! Packets and names between two real Docker nodes and a weft node, all of one swarm, and a change of its leader.
 
+use nix::sys::signal::Signal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 use weft_tests::docker::{Engine, EngineContainer, Engines, IMAGE, PATIENCE};
-use weft_tests::rig::{Container, Error, Options, Result, Rig, wait_until};
+use weft_tests::misuse::weft_refuses;
+use weft_tests::rig::{Container, Error, Host, Options, Result, Rig, wait_until};
 use weft_tests::story::{SOON, ask, diagnose, equal, wait_names};
 use weft_tests::traffic::{Place, ping, tcp_both_ways};
 
@@ -71,6 +73,7 @@ fn containers_of_docker_and_of_weft_are_on_one_network() -> Result<()> {
         }
     }
     a_service_of_docker_answers(manager, &weft[0])?;
+    the_manager_may_stand_still(&mut rig, manager, &docker[1], &weft[0])?;
     the_leader_changes(&rig, manager, worker, &docker, &weft[0])
 }
 
@@ -171,6 +174,48 @@ fn a_service_of_docker_answers(manager: &Engine, client: &Container) -> Result<(
     )?;
     println!("service web at {vip}: both tasks answered");
     manager.docker(&["service", "rm", "web"]).map(drop)
+}
+
+/// Only heartbeats tell that a manager stands still, for its connections stay open. Meanwhile even a restart changes nothing: the gossip
+/// goes on with the keys as they were, through the other nodes.
+fn the_manager_may_stand_still(
+    rig: &mut Rig,
+    manager: &Engine,
+    docker: &EngineContainer,
+    weft: &Container,
+) -> Result<()> {
+    let address = weft.address()?;
+    let host = &mut rig.hosts[WEFT];
+    let swarm_is = |host: &Host, state: &str| {
+        let wanted = format!("Swarm: {state}");
+        wait_until(PATIENCE, &format!("weft's node says {wanted:?}"), || {
+            let status = host.weft(&["swarm", "status"])?;
+            equal(status.lines().next().unwrap_or_default(), &wanted)
+        })
+    };
+    manager.signal(Signal::SIGSTOP)?;
+    let meanwhile = (|| {
+        swarm_is(host, "pending")?;
+        println!("{}", host.weft(&["swarm", "status"])?.trim());
+        let connect = format!("network connect n1 --netns {} --name late", weft.netns().name());
+        weft_refuses(host, &connect, &["no manager of the swarm answers"]);
+        host.stop()?;
+        host.start()?;
+        diagnose(host)?;
+        wait_until(SOON, "the gossip goes on without the manager", || {
+            equal(ask(host, "/clusterpeers")?.contains("-> 192.168.50.2"), true)
+        })?;
+        equal(traffic(ping(weft, docker.address, 56))?, docker.address)?;
+        wait_names(weft, &docker.name, &[docker.address])
+    })();
+    manager.signal(Signal::SIGCONT)?;
+    meanwhile?;
+    swarm_is(host, "active")?;
+    equal(weft.address()?, address)?;
+    wait_until(PATIENCE, "the node is ready again", || {
+        let states = manager.docker(&["node", "ls", "--format", "{{.Hostname}} {{.Status}} {{.Availability}}"])?;
+        equal(states.lines().any(|line| line == "node3 Ready Drain"), true)
+    })
 }
 
 /// The worker becomes a manager, and the first one a worker: weft's node goes on with the new leader, and nothing else changes.

@@ -1,6 +1,5 @@
 //! A weft node in a real Docker swarm of one manager: joining, the gossip's tables on both sides, restarts, leaving, and being removed.
 
-use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use weft_tests::docker::{Engines, PATIENCE};
@@ -105,6 +104,7 @@ fn rows(text: &str) -> BTreeSet<String> {
 #[test]
 fn a_weft_node_is_a_full_member_of_a_swarm() -> Result<()> {
     let mut swarm = Swarm::start()?;
+    a_cluster_s_node_is_no_swarm_s(&swarm)?;
     bad_joins_are_refused(&swarm)?;
     let node_id = swarm.join()?;
     println!("{}", swarm.docker(&["node", "ls"])?);
@@ -133,7 +133,6 @@ fn a_weft_node_is_a_full_member_of_a_swarm() -> Result<()> {
 
     a_restart_takes_everything_up_again(&mut swarm, &node_id, &network)?;
     equal(on_weft.address()?, address)?;
-    a_frozen_manager_is_waited_for(&swarm)?;
     a_root_rotation_completes(&swarm)?;
     what_a_crash_leaves_is_given_back(&mut swarm)?;
 
@@ -144,6 +143,23 @@ fn a_weft_node_is_a_full_member_of_a_swarm() -> Result<()> {
         swarm.docker(&["network", "rm", "n1"])
     })?;
     a_removed_node_says_so(&mut swarm)
+}
+
+fn a_cluster_s_node_is_no_swarm_s(swarm: &Swarm) -> Result<()> {
+    swarm.weft(&["cluster", "init"])?;
+    let join = format!(
+        "swarm join --token {} {}",
+        swarm.engines.0[0].token("worker")?,
+        swarm.manager()
+    );
+    weft_refuses(
+        swarm.node(),
+        &join,
+        &["already part of the cluster of", "`weft cluster leave` leaves it"],
+    );
+    weft_refuses(swarm.node(), "swarm leave", &["not part of a Docker swarm"]);
+    equal(swarm.status("Swarm")?, "inactive".to_owned())?;
+    swarm.weft(&["cluster", "leave", "--force"]).map(drop)
 }
 
 /// One line each, and no trace: nothing on this side, and no node with the managers but the one that a manager's token makes.
@@ -295,20 +311,6 @@ fn a_restart_takes_everything_up_again(swarm: &mut Swarm, node_id: &str, network
     equal(swarm.nodes()?.len(), 2)
 }
 
-/// Only heartbeats tell that a manager stands still: its connections stay open.
-fn a_frozen_manager_is_waited_for(swarm: &Swarm) -> Result<()> {
-    let engine = &swarm.engines.0[0];
-    engine.signal(Signal::SIGSTOP)?;
-    let noticed = swarm.wait_status("pending");
-    engine.signal(Signal::SIGCONT)?;
-    noticed?;
-    swarm.wait_status("active")?;
-    wait_until(SOON, "the node is ready again", || {
-        equal(swarm.nodes()?.contains(&"node2 Ready Drain".to_owned()), true)
-    })?;
-    swarm.same("/clusterpeers", 2).map(drop)
-}
-
 /// It would never end if weft's node did not renew, or did not tell whose certificate it has.
 fn a_root_rotation_completes(swarm: &Swarm) -> Result<()> {
     let before = swarm.docker(&["swarm", "ca"])?;
@@ -379,11 +381,21 @@ fn a_removed_node_says_so(swarm: &mut Swarm) -> Result<()> {
         line.contains(&format!("this node ({node_id}) was removed from the swarm")),
         "{line}"
     );
-    // Nothing is left to come back with.
+    // Nothing is left to come back with; only a token brings it back.
     swarm.rig.hosts[NODE].stop()?;
     swarm.rig.hosts[NODE].start()?;
     equal(swarm.status("Swarm")?, "inactive".to_owned())?;
-    swarm.join()?;
-    let wanted = vec!["node1 Ready Active Leader".to_owned(), "node2 Ready Drain".to_owned()];
-    wait_until(SOON, "a token brings it back", || equal(swarm.nodes()?, wanted.clone()))
+    let again = swarm.join()?;
+    assert_ne!(again, node_id);
+    // The same while its daemon is down.
+    swarm.rig.hosts[NODE].stop()?;
+    swarm.docker(&["node", "rm", "--force", &again])?;
+    swarm.rig.hosts[NODE].start()?;
+    swarm.wait_status("inactive")?;
+    equal(
+        swarm
+            .status("Error")?
+            .contains(&format!("this node ({again}) was removed")),
+        true,
+    )
 }

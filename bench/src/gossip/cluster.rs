@@ -131,7 +131,12 @@ impl Agreement {
     }
 
     /// Runs until all agree; how long it took.
-    pub(super) fn within(&mut self, simulation: &mut Simulation, limit: Duration, look: Duration) -> Result<Duration, String> {
+    pub(super) fn within(
+        &mut self,
+        simulation: &mut Simulation,
+        limit: Duration,
+        look: Duration,
+    ) -> Result<Duration, String> {
         let start = simulation.now;
         loop {
             let took = simulation.now.saturating_since(start);

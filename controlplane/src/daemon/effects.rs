@@ -129,7 +129,10 @@ impl Daemon {
 
     fn gossip_joined(&mut self, request: u64, result: Result<usize, String>) {
         match &result {
-            Ok(hosts) => tracing::info!(hosts, "joined the gossip"),
+            Ok(hosts) => {
+                tracing::info!(hosts, "joined the gossip");
+                self.remember_swarm_peers();
+            }
             Err(error) => tracing::warn!(%error, "gossip not joined"),
         }
         if let Some(reply) = self.joining.remove(&request) {

@@ -150,6 +150,15 @@ impl Daemon {
 
     fn adopt(&mut self, made: Made) -> Result<LocalEndpoint, Refused> {
         let Made { stored, ifindex, netns } = made;
+        let at = |c: &Connected| (c.stored.network.id.clone(), c.stored.allocation.ip);
+        let wanted = (stored.network.id.clone(), stored.allocation.ip);
+        // The managers of a swarm reserve one address for each of its nodes, which two endpoints may be told.
+        if let Some(holder) = self.endpoints.by_id.values().find(|c| at(c) == wanted) {
+            return Err(Refused::conflict(format!(
+                "address {} on network {} is that of endpoint {} already",
+                wanted.1, stored.network.name, holder.stored.allocation.name
+            )));
+        }
         let id = stored.allocation.endpoint.clone();
         let namespace = netns.inode();
         self.dataplane

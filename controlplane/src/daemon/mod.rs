@@ -166,6 +166,7 @@ impl Daemon {
                     self.read_maps();
                     self.remember_gossip_peers();
                     self.release_unheld();
+                    self.remember_swarm_peers();
                     self.join_swarm_gossip();
                     self.list_interfaces();
                 }

@@ -1,18 +1,19 @@
-//! This node as a member of a Docker swarm: what its agent tells becomes state, and what users ask goes to the agent.
+//! This node as a member of a Docker swarm: what its agent tells becomes state.
+
+mod requests;
 
 use super::connect::remove_links_and_files;
 use super::membership::Membership;
-use super::{Daemon, JoinRequest, Leaving, Refused, RefusedKind, ReplyTo, SwarmCommand, SwarmView};
+use super::{Daemon, JoinRequest, Leaving, Refused, ReplyTo, SwarmCommand, SwarmView};
 use crate::store::{NodeEndpoint, StoredAttachment};
-use crate::swarm::{self, Agent, AgentCommand, Attached, Event, Identity, Status};
-use std::collections::BTreeMap;
+use crate::swarm::{self, Agent, AgentCommand, Event, Identity, Status};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use weft_core::cluster::{Allocation, Network, Reply, Request, check_endpoint};
-use weft_core::id::{EndpointId, MacAddress};
+use weft_core::id::EndpointId;
 use weft_core::networkdb::Keyring;
 use weft_core::swarm::keys::keyring;
 
@@ -27,6 +28,8 @@ pub(super) struct Member {
     identity: Identity,
     attachments: BTreeMap<EndpointId, StoredAttachment>,
     data_path_port: Option<u16>,
+    /// Whom the gossip knew last.
+    gossip_peers: Vec<SocketAddr>,
     /// The gossip has the swarm's keys.
     gossips: bool,
     commands: mpsc::UnboundedSender<AgentCommand>,
@@ -172,6 +175,7 @@ impl Daemon {
 
     fn become_swarm_node(&mut self, identity: Identity) -> Result<(String, watch::Receiver<Status>), Refused> {
         let attachments = self.store.swarm_attachments().map_err(Refused::failed)?;
+        let gossip_peers = self.store.swarm_peers().map_err(Refused::failed)?;
         let (agent, commands, status) =
             Agent::new(identity.clone(), &self.config.node_name, self.handle.clone()).map_err(Refused::failed)?;
         let begun = (identity.node_id.clone(), status.clone());
@@ -182,6 +186,7 @@ impl Daemon {
                 .map(|held| (held.endpoint.clone(), held))
                 .collect(),
             data_path_port: None,
+            gossip_peers,
             gossips: false,
             commands,
             status,
@@ -254,7 +259,7 @@ impl Daemon {
         self.join_swarm_gossip();
     }
 
-    /// Joins the gossip through the managers, if nobody of it is known.
+    /// Joins the gossip through the managers and whom it knew last, if nobody of it is known.
     pub(super) fn join_swarm_gossip(&mut self) {
         let Membership::Swarm(member) = &self.membership else {
             return;
@@ -265,12 +270,36 @@ impl Daemon {
         let own = IpAddr::V4(self.advertise);
         let managers = member.identity.managers.iter();
         let addresses = managers.filter_map(|manager| manager.addr.parse::<SocketAddr>().ok());
-        let peers: Vec<SocketAddr> = addresses
+        let mut peers: Vec<SocketAddr> = addresses
             .map(|address| SocketAddr::new(address.ip(), GOSSIP_PORT))
+            .chain(member.gossip_peers.iter().copied())
             .filter(|address| address.ip() != own)
             .collect();
+        peers.sort_unstable();
+        peers.dedup();
         if !peers.is_empty() {
             self.gossip_join(&peers, None);
+        }
+    }
+
+    /// Who is alive now is whom to ask after a restart, for the managers may be away then.
+    pub(super) fn remember_swarm_peers(&mut self) {
+        let peers = self.node.peers();
+        let Membership::Swarm(member) = &mut self.membership else {
+            return;
+        };
+        let mut peers: Vec<SocketAddr> = peers
+            .into_iter()
+            .map(|(_, ip)| SocketAddr::new(ip, GOSSIP_PORT))
+            .collect();
+        peers.sort_unstable();
+        // A node alone knows nobody better than whom it knew before.
+        if peers.len() < 2 || member.gossip_peers == peers {
+            return;
+        }
+        member.gossip_peers = peers;
+        if let Err(error) = self.store.put_swarm_peers(&member.gossip_peers) {
+            tracing::warn!(%error, "gossip peers not remembered");
         }
     }
 
@@ -291,10 +320,11 @@ impl Daemon {
         let is_lost = |held: &&StoredAttachment| held.delivered && !endpoints.contains(&held.endpoint);
         let lost = member.attachments.values().filter(is_lost);
         let lost = lost.map(|held| held.endpoint.clone()).collect();
+        let mut held: BTreeSet<EndpointId> = member.attachments.keys().cloned().collect();
+        held.extend(endpoints);
         let why = "the swarm does not hold its address any more, endpoint disconnected";
         self.let_gone(lost, why);
-        self.allocated(endpoints);
-        self.release_unheld_in_swarm();
+        self.allocated(held.into_iter().collect());
     }
 
     /// Gives back what is remembered for endpoints that are no more.
@@ -408,137 +438,6 @@ impl Daemon {
             ended,
         }
     }
-
-    /// A user's request, where a cluster of weft's own would ask its manager.
-    pub(super) fn ask_swarm(&mut self, request: Request, reply: ReplyTo<Result<Reply, Refused>>) {
-        let answer = match request {
-            Request::Allocate { .. } => return self.attach_to_swarm(request, reply),
-            Request::Release { endpoint } => return self.detach_from_swarm(endpoint, reply),
-            Request::NetworkList => Ok(Reply::Networks(self.endpoints.networks())),
-            Request::NetworkInspect { network } => self.find_swarm_network(&network).map(Reply::Network),
-            Request::NetworkCreate { .. } | Request::NetworkRemove { .. } => Err(managers_do("networks", "network")),
-            Request::ServiceCreate { .. }
-            | Request::ServiceList
-            | Request::ServiceInspect { .. }
-            | Request::ServiceRemove { .. }
-            | Request::AllocationList => Err(managers_do("services", "service")),
-            Request::MemberList | Request::MemberAdd { .. } | Request::MemberRemove { .. } => {
-                Err(managers_do("nodes", "node"))
-            }
-        };
-        let _ = reply.send(answer);
-    }
-
-    /// Of the networks that are attached here: a worker is told of no others.
-    fn find_swarm_network(&self, text: &str) -> Result<Network, Refused> {
-        let networks = self.endpoints.networks();
-        let exact = networks
-            .iter()
-            .find(|network| network.id.as_str() == text || network.name == text);
-        let mut with_prefix = networks
-            .iter()
-            .filter(|network| !text.is_empty() && network.id.as_str().starts_with(text));
-        match (exact, with_prefix.next(), with_prefix.next()) {
-            (Some(network), _, _) | (None, Some(network), None) => Ok(network.clone()),
-            _ => Err(Refused::not_found(format!(
-                "network {text} not found: of a swarm's networks, a node knows those that it is attached to"
-            ))),
-        }
-    }
-
-    fn attach_to_swarm(&mut self, request: Request, reply: ReplyTo<Result<Reply, Refused>>) {
-        let Request::Allocate {
-            endpoint,
-            network,
-            node,
-            name,
-            service,
-            aliases,
-            ip,
-        } = request
-        else {
-            return;
-        };
-        let Membership::Swarm(member) = &self.membership else {
-            let _ = reply.send(Err(not_in_swarm()));
-            return;
-        };
-        let possible = self.may_attach(member, &network, &name, service.as_deref(), &aliases);
-        if let Err(refused) = possible {
-            let _ = reply.send(Err(refused));
-            return;
-        }
-        let commands = member.commands.clone();
-        tokio::spawn(async move {
-            let wanted = endpoint.clone();
-            let attached = Member::ask(commands, |reply| AgentCommand::Attach {
-                endpoint: wanted,
-                network,
-                ip,
-                reply,
-            });
-            let answer = attached.await.map(|Attached { network, ip }| {
-                let allocation = Allocation {
-                    endpoint,
-                    network: network.id.clone(),
-                    node,
-                    name,
-                    service: None,
-                    aliases,
-                    ip,
-                    mac: MacAddress::from_ipv4(ip),
-                    created: super::membership::unix_nanos(),
-                };
-                Reply::Allocated {
-                    network,
-                    service: None,
-                    allocation,
-                }
-            });
-            let _ = reply.send(answer);
-        });
-    }
-
-    fn may_attach(
-        &self,
-        member: &Member,
-        network: &str,
-        name: &str,
-        service: Option<&str>,
-        aliases: &[String],
-    ) -> Result<(), Refused> {
-        if let Some(port) = member.data_path_port.filter(|port| *port != self.config.data_path_port) {
-            return Err(Refused::conflict(wrong_port(port, self.config.data_path_port)));
-        }
-        if let Some(service) = service {
-            return Err(Refused::invalid(format!(
-                "service {service}: a swarm's managers make its services' tasks; leave --service out"
-            )));
-        }
-        check_endpoint(name, aliases).map_err(|refusal| Refused::invalid(refusal.message))?;
-        if self.endpoints.is_connected(network, name) {
-            return Err(Refused::conflict(format!(
-                "endpoint with name {name} already exists in network {network} on this node"
-            )));
-        }
-        Ok(())
-    }
-
-    fn detach_from_swarm(&mut self, endpoint: EndpointId, reply: ReplyTo<Result<Reply, Refused>>) {
-        let Membership::Swarm(member) = &self.membership else {
-            let _ = reply.send(Err(not_in_swarm()));
-            return;
-        };
-        let attachment = member.attachments.get(&endpoint).map(|held| held.id.clone());
-        let (commands, handle) = (member.commands.clone(), self.handle.clone());
-        tokio::spawn(async move {
-            let outcome = detach(commands, &endpoint, attachment).await;
-            if outcome.is_ok() {
-                handle.tell(SwarmCommand::Detached(endpoint).into()).await;
-            }
-            let _ = reply.send(outcome.map(|()| Reply::Done));
-        });
-    }
 }
 
 async fn detach(
@@ -573,15 +472,6 @@ fn wrong_port(swarm: u16, own: u16) -> String {
     format!(
         "data-path-port {own}: the swarm's is {swarm}; set it so and start weftd again, before an endpoint can be connected"
     )
-}
-
-fn managers_do(what: &str, command: &str) -> Refused {
-    Refused {
-        kind: RefusedKind::Conflict,
-        message: format!(
-            "this node is in a Docker swarm, whose managers look after its {what}: `docker {command}` on one of them"
-        ),
-    }
 }
 
 fn not_in_swarm() -> Refused {

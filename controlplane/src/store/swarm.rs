@@ -4,11 +4,13 @@ use super::file::Write;
 use super::{NodeStore, StoreError};
 use crate::swarm::{Identity, Joining};
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use weft_core::id::EndpointId;
 
 const IDENTITY: &str = "swarm-identity";
 const JOINING: &str = "swarm-joining";
 const ATTACHMENT: &str = "swarm-attachment";
+const PEERS: &str = "swarm-peers";
 /// There is one of these.
 const ONLY: &str = "own";
 
@@ -65,12 +67,24 @@ impl NodeStore {
         self.file.write(&[Write::Remove(format!("{ATTACHMENT}/{endpoint}"))])
     }
 
+    /// Whom the gossip knew last.
+    pub fn swarm_peers(&self) -> Result<Vec<SocketAddr>, StoreError> {
+        Ok(self.file.rows(PEERS)?.pop().unwrap_or_default())
+    }
+
+    /// Remembers them.
+    pub fn put_swarm_peers(&self, peers: &[SocketAddr]) -> Result<(), StoreError> {
+        let put = self.put(format!("{PEERS}/{ONLY}"), &peers)?;
+        self.file.write(&[put])
+    }
+
     /// Forgets the swarm.
     pub fn forget_swarm(&self) -> Result<(), StoreError> {
         self.file.write(&[
             Write::RemoveKind(IDENTITY),
             Write::RemoveKind(JOINING),
             Write::RemoveKind(ATTACHMENT),
+            Write::RemoveKind(PEERS),
         ])
     }
 }

@@ -115,7 +115,7 @@ pub struct Agent {
     pub(super) offered_root: Option<String>,
     /// Since when the managers know of the present certificate.
     pub(super) reported: Option<Instant>,
-    pub(super) promotion_told: bool,
+    pub(super) promoted: bool,
     /// Times at which another pushed this node out of its session.
     pushed_out: Vec<Instant>,
     problem: String,
@@ -170,7 +170,7 @@ impl Agent {
             session_id: String::new(),
             offered_root: None,
             reported: None,
-            promotion_told: false,
+            promoted: false,
             pushed_out: Vec::new(),
             problem: String::new(),
         };
@@ -203,7 +203,7 @@ impl Agent {
                 }
             };
             let pause = if self.facts.validity.has_ended(unix_seconds()) {
-                self.tell_problem("the certificate of this node has ended, so no manager talks to it: `weft swarm leave --force`, then join with a token");
+                self.tell_problem("the certificate of this node has ended, by this host's clock, so no manager talks to it: `weft swarm leave --force`, then join with a token");
                 LONG_PAUSE
             } else {
                 pause

@@ -146,13 +146,7 @@ impl Attach {
             ))
         };
         let seen = self.seen.borrow();
-        let is_wanted = |attachment: &&NetworkAttachment| {
-            attachment
-                .network
-                .as_ref()
-                .is_some_and(|found| found.id == self.network || network::name(found) == self.network)
-        };
-        let found = seen.node.attachments.iter().find(is_wanted);
+        let found = network::reserved(&seen.node.attachments, &self.network);
         let found = found.filter(|_| self.ip.is_none()).ok_or_else(late)?;
         attached(found)?.ok_or_else(late)
     }

@@ -140,6 +140,11 @@ pub(super) async fn issued(
                     _ => format!("it is in state {}", status.state),
                 }
             }
+            Err(error) if error.code == i32::from(Code::NotFound) => {
+                return Err(Refused::failed(format!(
+                    "node {node_id} was removed before it had a certificate; join again"
+                )));
+            }
             Err(error) => error.to_string(),
         };
         if Instant::now() >= deadline {

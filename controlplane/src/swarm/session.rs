@@ -184,6 +184,7 @@ impl Agent {
                 .unwrap_or_default();
         });
         self.seen.send_modify(|seen| seen.node = node);
+        self.tell_promotion();
         if first || before != self.identity {
             let event = Event::Told {
                 identity: Box::new(self.identity.clone()),
@@ -224,6 +225,20 @@ impl Agent {
         }
     }
 
+    /// An operator wants this node to be a manager: the next renewal would make it one, so there will be none.
+    fn tell_promotion(&mut self) {
+        let promoted = self.is_promoted();
+        if promoted && !self.promoted {
+            let problem = format!(
+                "this node was promoted to manager, which it cannot be: its certificate will not be renewed; `docker node rm --force {}` removes it, so that it can join anew as a worker",
+                self.identity.node_id
+            );
+            tracing::error!("swarm: {problem}");
+            self.status.send_modify(|status| status.problem = Some(problem));
+        }
+        self.promoted = promoted;
+    }
+
     async fn renew_if_due(&mut self, manager: &str, connection: &Connection) -> Option<End> {
         self.renew(manager, connection, false).await
     }
@@ -239,15 +254,8 @@ impl Agent {
         };
         match renewal(&standing) {
             Renewal::Keep => None,
-            Renewal::Withhold => {
-                if !std::mem::replace(&mut self.promotion_told, true) {
-                    tracing::error!(
-                        node = self.identity.node_id,
-                        "this node was promoted to manager, which it cannot be: its certificate is not renewed; `docker node rm --force` it and join with a worker's token"
-                    );
-                }
-                None
-            }
+            // It was told when the operator did it.
+            Renewal::Withhold => None,
             Renewal::Renew => match self.new_certificate(manager, connection).await {
                 Ok(()) => Some(End::Again),
                 Err(problem) => {

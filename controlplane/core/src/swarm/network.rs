@@ -48,6 +48,14 @@ pub fn address(attachment: &NetworkAttachment) -> Option<Ipv4Addr> {
     text.split('/').next()?.parse().ok()
 }
 
+/// The address that the managers reserve for this node on a network, named by id or name, while it holds an attachment there.
+pub fn reserved<'a>(attachments: &'a [NetworkAttachment], target: &str) -> Option<&'a NetworkAttachment> {
+    attachments.iter().find(|attachment| {
+        let network = attachment.network.as_ref();
+        network.is_some_and(|network| network.id == target || name(network) == target)
+    })
+}
+
 /// The network in weft's terms, if weft can take part in it.
 pub fn network(told: &proto::Network) -> Result<Network, NetworkRefused> {
     let name = name(told);
@@ -211,6 +219,21 @@ mod tests {
         ] {
             assert_eq!(network(&told(options, subnets)).unwrap_err().to_string(), line);
         }
+    }
+
+    #[test]
+    fn the_reserved_address_is_found_by_id_or_name() {
+        let attachment = NetworkAttachment {
+            network: Some(told(&[(VNI_OPTION, "4097")], &[SUBNET])),
+            addresses: vec!["10.0.1.9/24".to_owned()],
+        };
+        let attachments = [NetworkAttachment::default(), attachment];
+        for target in ["n1", "zmq0dp2jpuvsgv0bp0h9r1syl"] {
+            let found = reserved(&attachments, target).and_then(address);
+            assert_eq!(found, Some(Ipv4Addr::new(10, 0, 1, 9)), "{target}");
+        }
+        assert_eq!(reserved(&attachments, "n2"), None);
+        assert_eq!(reserved(&attachments, ""), None);
     }
 
     #[test]
