@@ -121,10 +121,11 @@ impl Engine {
         command
     }
 
-    /// Makes a swarm with this engine as its manager.
-    pub fn init_swarm(&self) -> Result<()> {
+    /// Makes a swarm with this engine as its manager, with further flags.
+    pub fn init_swarm(&self, flags: &[&str]) -> Result<()> {
         let address = self.address.to_string();
-        self.docker(&["swarm", "init", "--advertise-addr", &address]).map(drop)
+        let init = ["swarm", "init", "--advertise-addr", &address];
+        self.docker(&[&init[..], flags].concat()).map(drop)
     }
 
     /// The join token for a `worker` or a `manager`.

@@ -59,7 +59,7 @@ fn the_client_reads_a_docker_engine() -> Result<()> {
     let engines = Engines::start(&rig, &[0])?;
     let swarm = Swarm { engines, rig };
     let engine = &swarm.engines.0[0];
-    engine.init_swarm()?;
+    engine.init_swarm(&[])?;
     let network = engine.docker(&["network", "create", "-d", "overlay", "--attachable", "n1"])?;
     let container = engine.container("c1", "n1")?;
 

@@ -34,7 +34,7 @@ fn containers_of_docker_and_of_weft_are_on_one_network() -> Result<()> {
     let [manager, worker] = &engines.0[..] else {
         return Err(Error::new("two engines"));
     };
-    manager.init_swarm()?;
+    manager.init_swarm(&[])?;
     let (token, at) = (manager.token("worker")?, manager.address().to_string());
     worker.docker(&["swarm", "join", "--token", &token, &at])?;
     println!(

@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use weft_tests::docker::{Engines, PATIENCE};
 use weft_tests::misuse::{get, refused, weft_refuses};
-use weft_tests::rig::{Error, Host, Options, Result, Rig, wait_until};
+use weft_tests::rig::{Container, Error, Host, Options, Result, Rig, wait_until};
 use weft_tests::story::{SOON, ask, diagnose, equal};
+use weft_tests::traffic::ping;
 
 /// The engine's host and weft's.
 const MANAGER: usize = 0;
 const NODE: usize = 1;
+
+/// Not the usual one, so that it matters.
+const DATA_PATH_PORT: u16 = 5789;
 
 /// One manager, and one host with `weftd`.
 struct Swarm {
@@ -23,7 +27,7 @@ impl Swarm {
         rig.hosts[NODE].start()?;
         diagnose(&mut rig.hosts[NODE])?;
         let engines = Engines::start(&rig, &[MANAGER])?;
-        engines.0[0].init_swarm()?;
+        engines.0[0].init_swarm(&["--data-path-port", &DATA_PATH_PORT.to_string()])?;
         Ok(Swarm { engines, rig })
     }
 
@@ -115,6 +119,7 @@ fn a_weft_node_is_a_full_member_of_a_swarm() -> Result<()> {
     let network = swarm.docker(&["network", "create", "-d", "overlay", "--attachable", "n1"])?;
     let on_docker = swarm.engines.0[0].container("c1", "n1")?;
     let on_weft = swarm.rig.container(NODE, "w1")?;
+    the_swarm_s_port_is_to_be_set(&mut swarm, &on_weft)?;
     on_weft.connect("n1", None)?;
     let address = on_weft.address()?;
     for (path, lines) in [
@@ -126,6 +131,11 @@ fn a_weft_node_is_a_full_member_of_a_swarm() -> Result<()> {
     ] {
         println!("{}", swarm.same(&path, lines)?);
     }
+    equal(
+        ping(&on_weft, on_docker.address, 56).map_err(Error::new)?,
+        on_docker.address,
+    )?;
+    equal(ping(&on_docker.netns, address, 56).map_err(Error::new)?, address)?;
     entries_travel_both_ways(&swarm, &network)?;
     println!("{}", swarm.weft(&["network", "ls"])?);
     println!("{}", swarm.weft(&["network", "inspect", "n1"])?);
@@ -159,7 +169,13 @@ fn a_cluster_s_node_is_no_swarm_s(swarm: &Swarm) -> Result<()> {
     );
     weft_refuses(swarm.node(), "swarm leave", &["not part of a Docker swarm"]);
     equal(swarm.status("Swarm")?, "inactive".to_owned())?;
-    swarm.weft(&["cluster", "leave", "--force"]).map(drop)
+    swarm.weft(&["cluster", "leave", "--force"])?;
+    weft_refuses(
+        swarm.node(),
+        &join.replace("swarm join", "cluster join"),
+        &["`weft swarm join` joins it"],
+    );
+    Ok(())
 }
 
 /// One line each, and no trace: nothing on this side, and no node with the managers but the one that a manager's token makes.
@@ -250,6 +266,17 @@ fn commands_of_a_cluster_are_refused(swarm: &Swarm) {
     ] {
         weft_refuses(swarm.node(), command, &[words]);
     }
+}
+
+fn the_swarm_s_port_is_to_be_set(swarm: &mut Swarm, container: &Container) -> Result<()> {
+    let command = format!("network connect n1 --netns {} --name w1", container.netns().name());
+    weft_refuses(swarm.node(), &command, &["data-path-port 4789: the swarm's is 5789"]);
+    println!("{}", swarm.status("Error")?);
+    swarm.rig.hosts[NODE].stop()?;
+    swarm.rig.hosts[NODE].set("data-path-port", DATA_PATH_PORT)?;
+    swarm.rig.hosts[NODE].start()?;
+    diagnose(&mut swarm.rig.hosts[NODE])?;
+    swarm.wait_status("active")
 }
 
 fn entries_travel_both_ways(swarm: &Swarm, network: &str) -> Result<()> {

@@ -304,7 +304,15 @@ impl Daemon {
     }
 
     pub(super) fn cluster_join(&mut self, request: JoinRequest, reply: ReplyTo<Result<(), Refused>>) {
-        if let Err(refused) = self.must_be_outside() {
+        let possible = self
+            .must_be_outside()
+            .and_then(|()| match request.token.starts_with("SWMTKN-") {
+                true => Err(Refused::invalid(
+                    "the join token is a Docker swarm's: `weft swarm join` joins it",
+                )),
+                false => Ok(()),
+            });
+        if let Err(refused) = possible {
             let _ = reply.send(Err(refused));
             return;
         }

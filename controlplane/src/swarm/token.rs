@@ -28,6 +28,12 @@ pub enum TokenError {
         /// The secret is at the end: only the beginning is shown, for errors end up in logs.
         shown: String,
     },
+    /// It is one of weft's own clusters.
+    #[error("join token {shown:?} is of a cluster of weft's own: `weft cluster join` joins it")]
+    Cluster {
+        /// Its beginning.
+        shown: String,
+    },
     /// The swarm mandates validated cryptography.
     #[error("join token {shown:?} is of a swarm that mandates FIPS 140 cryptography, which weft does not have")]
     Fips {
@@ -69,6 +75,7 @@ impl FromStr for JoinToken {
         let (fips, digest, secret) = match parts[..] {
             [PREFIX, "1", digest, secret] => (false, digest, secret),
             [PREFIX, "2", fips @ ("0" | "1"), digest, secret] => (fips == "1", digest, secret),
+            ["WFTKN", ..] => return Err(TokenError::Cluster { shown: shown(text) }),
             _ => return Err(malformed()),
         };
         let is_secret = secret.len() == SECRET_DIGITS && secret.bytes().all(is_digit);
@@ -164,6 +171,15 @@ mod tests {
     }
 
     #[test]
+    fn a_token_of_a_cluster_is_told_as_such() {
+        let line = error(&format!("WFTKN-1-{}-{}", "0".repeat(64), "1".repeat(32)));
+        assert_eq!(
+            line,
+            "join token \"WFTKN-1-000000...\" is of a cluster of weft's own: `weft cluster join` joins it"
+        );
+    }
+
+    #[test]
     fn what_is_no_token_is_refused_without_showing_it() {
         let (digest, secret) = (
             "48mxqxisrwuxr29mmf5hfvn3esai50ajdv341mhs8wkx9uqbz5",
@@ -173,7 +189,6 @@ mod tests {
         assert_eq!(base36(largest), Some([0xff; 32]));
         for text in [
             String::new(),
-            "WFTKN-1-00".to_owned(),
             TOKEN.to_uppercase(),
             format!("SWMTKN-1-{}-{secret}", &digest[1..]),
             format!("SWMTKN-1-0{digest}-{secret}"),
