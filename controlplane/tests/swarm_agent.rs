@@ -3,7 +3,7 @@
 
 mod fake_swarm;
 
-use fake_swarm::{Call, FakeDaemon, FakeManager, answer_status, joined};
+use fake_swarm::{Call, FakeDaemon, FakeManager, answer_root, answer_status, joined};
 use prost::Message;
 use std::net::Ipv4Addr;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -439,4 +439,49 @@ async fn a_certificate_is_renewed_when_the_managers_rotate_the_root() {
         other => panic!("{other:?}"),
     }
     drop(issued);
+}
+
+/// The rotation ended while this node was away: its own certificate, of the new root already, is what proves the new roots.
+#[tokio::test]
+async fn a_root_rotation_that_was_missed_is_made_up_for() {
+    let (mut manager, daemon) = (FakeManager::start().await, FakeDaemon::start());
+    let mut identity = joined(&mut manager, &daemon).await;
+    let crossed = manager.rotate();
+    let key = rcgen::KeyPair::from_pem(&identity.key_pem).unwrap();
+    let csr = rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap()
+        .pem()
+        .unwrap();
+    identity.certificate_pem = format!("{}{crossed}", manager.issue(csr.as_bytes(), "swarm-worker"));
+    let (agent, commands, _) = Agent::new(identity, "host1", daemon.handle.clone()).unwrap();
+    tokio::spawn(agent.run());
+    answer_root(&mut manager).await;
+    let call = manager.expect("Session").await;
+    assert!(call.is_member);
+    let tls = call.request::<SessionRequest>().description.unwrap().tls_info.unwrap();
+    assert_eq!(tls.trust_root, manager.root_pem.as_bytes());
+    drop(commands);
+}
+
+/// Roots that do not vouch for this node's certificate are anybody's.
+#[tokio::test]
+async fn strange_roots_are_not_trusted() {
+    let (mut manager, daemon) = (FakeManager::start().await, FakeDaemon::start());
+    let identity = joined(&mut manager, &daemon).await;
+    manager.rotate();
+    let (agent, commands, mut status) = Agent::new(identity, "host1", daemon.handle.clone()).unwrap();
+    tokio::spawn(agent.run());
+    answer_root(&mut manager).await;
+    let told = status
+        .wait_for(|status| status.problem.is_some())
+        .await
+        .unwrap()
+        .clone();
+    let problem = told.problem.unwrap();
+    assert!(
+        problem.contains("the roots that it tells do not vouch for this node"),
+        "{problem}"
+    );
+    drop(commands);
 }

@@ -122,3 +122,17 @@ async fn wrong_joins_are_told_in_a_line_and_leave_nothing() {
     assert_eq!(daemon.kept(), None);
     assert!(manager.is_quiet());
 }
+
+#[tokio::test]
+async fn a_wrong_clock_is_told() {
+    let (mut manager, daemon) = (FakeManager::start().await, FakeDaemon::start());
+    manager.be_early();
+    let (token, address) = (manager.token(), manager.address.to_string());
+    let (refused, ()) = tokio::join!(join(&token, &address, &daemon.handle), answer_root(&mut manager));
+    let line = refused.unwrap_err().message;
+    assert!(
+        line.contains("not valid at this host's time, so one of the two clocks is wrong"),
+        "{line}"
+    );
+    assert_eq!(daemon.kept(), None);
+}

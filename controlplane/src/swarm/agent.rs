@@ -223,6 +223,7 @@ impl Agent {
                     "manager {manager}: its certificate is not of this swarm's roots ({reason}), and {problem}"
                 )),
             },
+            Err(error @ ConnectError::Clock(_)) => End::Not(format!("manager {manager}: {error}")),
             Err(error) => End::Not(format!("manager {manager} is away: {error}")),
         }
     }

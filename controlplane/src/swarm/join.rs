@@ -161,7 +161,9 @@ async fn open(manager: &str, tls: ClientConfig, name: &'static str) -> Result<Co
     Connection::open(manager, Arc::new(tls), name)
         .await
         .map_err(|error| match error {
-            ConnectError::Untrusted(_) => Refused::invalid(format!("manager {manager}: {error}")),
+            ConnectError::Untrusted(_) | ConnectError::Clock(_) => {
+                Refused::invalid(format!("manager {manager}: {error}"))
+            }
             _ => away(manager, &error),
         })
 }

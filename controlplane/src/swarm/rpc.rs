@@ -33,6 +33,9 @@ pub(super) enum ConnectError {
     /// The manager's certificate is of no trusted root.
     #[error("its certificate is not of this swarm: {0}")]
     Untrusted(rustls::Error),
+    /// The manager's certificate is of another time.
+    #[error("its certificate is not valid at this host's time, so one of the two clocks is wrong: {0}")]
+    Clock(rustls::Error),
     /// Something else than a manager answers.
     #[error("no swarm manager answers there: {0}")]
     Handshake(String),
@@ -237,7 +240,13 @@ async fn connect(address: &str, tls: Arc<ClientConfig>, name: &'static str) -> R
 }
 
 fn handshake_failed(error: &std::io::Error) -> ConnectError {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(
+            time @ rustls::Error::InvalidCertificate(
+                Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+            ),
+        ) => ConnectError::Clock(time.clone()),
         Some(untrusted @ rustls::Error::InvalidCertificate(_)) => ConnectError::Untrusted(untrusted.clone()),
         _ => ConnectError::Handshake(error.to_string()),
     }

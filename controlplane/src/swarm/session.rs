@@ -406,13 +406,16 @@ impl Agent {
 async fn heartbeats(connection: Connection, session_id: String, beats: mpsc::Sender<Result<(), CallError>>) {
     loop {
         let beat = connection.heartbeat(&session_id).await;
-        let next = beat.clone();
-        if beats.send(beat.map(drop)).await.is_err() {
-            return;
-        }
-        match next {
-            Ok(period) => sleep(period).await,
-            Err(_) => return,
+        match beat {
+            Ok(period) => {
+                // Whether the session reads it now does not matter: the next beat must not wait for that.
+                let _ = beats.try_send(Ok(()));
+                sleep(period).await;
+            }
+            Err(error) => {
+                let _ = beats.send(Err(error)).await;
+                return;
+            }
         }
     }
 }

@@ -86,6 +86,7 @@ pub(crate) struct FakeManager {
     pub(crate) address: SocketAddr,
     pub(crate) root_pem: String,
     authority: Issuer<'static, KeyPair>,
+    acceptor: Arc<Mutex<TlsAcceptor>>,
     calls: mpsc::UnboundedReceiver<Call>,
     heartbeats: Arc<Mutex<Option<(i32, &'static str)>>>,
     server: JoinHandle<()>,
@@ -99,25 +100,44 @@ impl Drop for FakeManager {
 
 impl FakeManager {
     pub(crate) async fn start() -> FakeManager {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = named("swarm-ca", &[]);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root = params.self_signed(&key).expect("a root");
-        let authority = Issuer::new(params, key);
-        let acceptor = acceptor(root.der(), &authority);
+        let (root, authority) = root();
+        let acceptor = acceptor(root.der(), &authority, named("manager1", &MANAGER_NAMES));
+        let acceptor = Arc::new(Mutex::new(acceptor));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (sender, calls) = mpsc::unbounded_channel();
         let heartbeats = Arc::new(Mutex::new(None));
-        let server = tokio::spawn(serve(listener, acceptor, sender, Arc::clone(&heartbeats)));
+        let server = tokio::spawn(serve(listener, Arc::clone(&acceptor), sender, Arc::clone(&heartbeats)));
         FakeManager {
             address,
             root_pem: root.pem(),
             authority,
+            acceptor,
             calls,
             heartbeats,
             server,
         }
+    }
+
+    /// The root is rotated to its end: its certificate, and this manager's, are new. Returns the new root's key in a certificate of the
+    /// old root.
+    pub(crate) fn rotate(&mut self) -> String {
+        let (root, authority) = root();
+        let crossed = ca_params()
+            .signed_by(authority.key(), &self.authority)
+            .expect("a certificate");
+        *self.acceptor.lock().unwrap() = acceptor(root.der(), &authority, named("manager1", &MANAGER_NAMES));
+        self.root_pem = root.pem();
+        self.authority = authority;
+        crossed.pem()
+    }
+
+    /// From now on the manager's certificate begins to be valid tomorrow, as for a host whose clock is late.
+    pub(crate) fn be_early(&self) {
+        let mut params = named("manager1", &MANAGER_NAMES);
+        params.not_before = time::OffsetDateTime::now_utc() + time::Duration::DAY;
+        let pem = CertificateDer::from_pem_slice(self.root_pem.as_bytes()).expect("a root");
+        *self.acceptor.lock().unwrap() = acceptor(&pem, &self.authority, params);
     }
 
     /// The next call, which must be of this method.
@@ -168,6 +188,22 @@ impl FakeManager {
     }
 }
 
+/// The names in a manager's certificate.
+const MANAGER_NAMES: [&str; 3] = ["swarm-manager", "manager1", "swarm-ca"];
+
+fn ca_params() -> CertificateParams {
+    let mut params = named("swarm-ca", &[]);
+    params.extended_key_usages.clear();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+}
+
+fn root() -> (rcgen::Certificate, Issuer<'static, KeyPair>) {
+    let key = KeyPair::generate().expect("a key");
+    let root = ca_params().self_signed(&key).expect("a root");
+    (root, Issuer::new(ca_params(), key))
+}
+
 fn named(name: &str, alternatives: &[&str]) -> CertificateParams {
     let alternatives: Vec<String> = alternatives.iter().map(|text| (*text).to_owned()).collect();
     let mut params = CertificateParams::new(alternatives).expect("names");
@@ -178,7 +214,11 @@ fn named(name: &str, alternatives: &[&str]) -> CertificateParams {
 }
 
 /// Asks for a certificate, and does without one; offers no protocol of ALPN.
-fn acceptor(root: &CertificateDer<'static>, authority: &Issuer<'static, KeyPair>) -> TlsAcceptor {
+fn acceptor(
+    root: &CertificateDer<'static>,
+    authority: &Issuer<'static, KeyPair>,
+    params: CertificateParams,
+) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).expect("a root");
@@ -187,9 +227,7 @@ fn acceptor(root: &CertificateDer<'static>, authority: &Issuer<'static, KeyPair>
         .build()
         .expect("a verifier");
     let key = KeyPair::generate().expect("a key");
-    let certificate = named("manager1", &["swarm-manager", "manager1", "swarm-ca"])
-        .signed_by(&key, authority)
-        .expect("a certificate");
+    let certificate = params.signed_by(&key, authority).expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).expect("a key");
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -202,12 +240,13 @@ fn acceptor(root: &CertificateDer<'static>, authority: &Issuer<'static, KeyPair>
 
 async fn serve(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    acceptor: Arc<Mutex<TlsAcceptor>>,
     calls: mpsc::UnboundedSender<Call>,
     heartbeats: Arc<Mutex<Option<(i32, &'static str)>>>,
 ) {
     while let Ok((tcp, _)) = listener.accept().await {
-        let (acceptor, calls, heartbeats) = (acceptor.clone(), calls.clone(), Arc::clone(&heartbeats));
+        let acceptor = acceptor.lock().unwrap().clone();
+        let (calls, heartbeats) = (calls.clone(), Arc::clone(&heartbeats));
         tokio::spawn(async move {
             let Ok(tls) = acceptor.accept(tcp).await else { return };
             let is_member = tls.get_ref().1.peer_certificates().is_some();
