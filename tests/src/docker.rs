@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -215,7 +215,6 @@ impl Drop for Engine {
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
-        remove_cgroups(&self.prefix);
     }
 }
 
@@ -249,20 +248,5 @@ impl EngineContainer {
             endpoint: field("EndpointID")?,
             netns: Netns::attach(&format!("{}-{name}", engine.prefix), &pid)?,
         })
-    }
-}
-
-/// Removes an engine's control group, in version 2 and in each hierarchy of version 1.
-fn remove_cgroups(name: &str) {
-    let root = Path::new("/sys/fs/cgroup");
-    let entries = fs::read_dir(root).into_iter().flatten().flatten();
-    let hierarchies = entries.map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([root.to_owned()]) {
-        let group = hierarchy.join(name);
-        if group.is_dir()
-            && let Err(error) = fs::remove_dir(&group)
-        {
-            eprintln!("{} is left behind: {error}", group.display());
-        }
     }
 }

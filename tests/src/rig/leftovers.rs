@@ -84,6 +84,7 @@ fn names_in(folder: &Path) -> impl Iterator<Item = String> + use<> {
 /// Removes a rig's folder, pins and what daemons wrote for its namespaces. Namespaces go first.
 pub(super) fn remove_traces(prefix: &str) {
     let _ = std::fs::remove_dir_all(folder(prefix));
+    remove_cgroups(prefix);
     for (parent, remove) in [
         (BPFFS, remove_pins as fn(&Path)),
         ("/etc/netns", remove_folder as fn(&Path)),
@@ -92,6 +93,21 @@ pub(super) fn remove_traces(prefix: &str) {
         names_in(parent)
             .filter(|name| belongs(name, prefix))
             .for_each(|name| remove(&parent.join(name)));
+    }
+}
+
+/// Removes the control groups of a rig's engines, in version 2 and in each hierarchy of version 1.
+fn remove_cgroups(prefix: &str) {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = names_in(root).map(|name| root.join(name)).chain([root.to_path_buf()]);
+    for hierarchy in hierarchies {
+        for name in names_in(&hierarchy).filter(|name| belongs(name, prefix)) {
+            let group = hierarchy.join(name);
+            // One that still has processes or groups in it is told.
+            if let Err(error) = std::fs::remove_dir(&group) {
+                eprintln!("rig: cannot remove {}: {error}", group.display());
+            }
+        }
     }
 }
 
