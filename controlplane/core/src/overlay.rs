@@ -1,7 +1,8 @@
 //! Where each address lives: peer records, sorted by address, without what cannot be used.
 //!
 //! **Conflicts.** Two records of one network may claim one address for a moment, when an endpoint moves or an owner failed. The
-//! record with the smaller endpoint id counts, on every node alike; when it goes, the other one counts. Both are reported.
+//! record with the smaller endpoint id counts, on every node alike; when it goes, the other one counts. Both are reported. Only a node
+//! that has an endpoint with that address itself prefers its own.
 
 #[cfg(test)]
 mod tests;
@@ -9,6 +10,7 @@ mod tests;
 use crate::id::{MacAddress, NetworkId, NodeId};
 use crate::record::PeerRecord;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// A row of `overlay_peer_table`, decoded.
@@ -64,6 +66,38 @@ pub struct Skipped {
     pub reason: Reason,
 }
 
+/// An address that several endpoints of a network claim, this node's included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contested {
+    /// The network.
+    pub network: NetworkId,
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// The endpoints and who wrote their records, the one that counts first.
+    pub claims: Vec<(String, NodeId)>,
+}
+
+impl fmt::Display for Contested {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "address {} of network {} is claimed by {} endpoints",
+            self.ip,
+            self.network,
+            self.claims.len()
+        )?;
+        for (place, (endpoint, owner)) in self.claims.iter().enumerate() {
+            let (before, after) = if place == 0 {
+                (": ", ", which counts")
+            } else {
+                ("; ", "")
+            };
+            write!(f, "{before}{endpoint} of node {owner}{after}")?;
+        }
+        write!(f, ". Disconnect all but one")
+    }
+}
+
 /// Where all remote endpoints live.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overlay {
@@ -71,19 +105,22 @@ pub struct Overlay {
     pub peers: BTreeMap<NetworkId, BTreeMap<Ipv4Addr, Location>>,
     /// What was left out, by network, address and endpoint.
     pub skipped: Vec<Skipped>,
+    /// Addresses that several endpoints claim, by network and address.
+    pub contested: Vec<Contested>,
 }
 
 impl Overlay {
     /// Sorts the rows, in whatever order they come. Rows whose VTEP is one of `own` are of this node's endpoints and are left
     /// out silently (`spec/overlay-driver.md` 4.8).
     pub fn new(rows: impl IntoIterator<Item = PeerRow>, own: &BTreeSet<IpAddr>) -> Self {
-        let mut rows: Vec<PeerRow> = rows
-            .into_iter()
-            .filter(|row| !own.contains(&row.record.tunnel_endpoint_ip))
-            .collect();
+        let mut rows: Vec<PeerRow> = rows.into_iter().collect();
         rows.sort_by(|a, b| order(a).cmp(&order(b)));
-        let mut overlay = Overlay::default();
-        for row in rows {
+        let is_own = |row: &PeerRow| own.contains(&row.record.tunnel_endpoint_ip);
+        let mut overlay = Overlay {
+            contested: contested(&rows, is_own),
+            ..Overlay::default()
+        };
+        for row in rows.into_iter().filter(|row| !is_own(row)) {
             overlay.add(row);
         }
         overlay
@@ -126,6 +163,32 @@ impl Overlay {
             reason,
         });
     }
+}
+
+/// The addresses of more than one of the sorted rows. Rows with addresses that no endpoint can have claim nothing.
+fn contested(rows: &[PeerRow], is_own: impl Fn(&PeerRow) -> bool) -> Vec<Contested> {
+    let place = |row: &PeerRow| row.record.endpoint_ip.addr();
+    let same = |a: &PeerRow, b: &PeerRow| a.network == b.network && place(a) == place(b);
+    let mut contested = Vec::new();
+    for claimants in rows.chunk_by(same) {
+        let mut usable: Vec<_> = claimants
+            .iter()
+            .filter(|row| is_host(place(row)) && usable_vtep(row.record.tunnel_endpoint_ip).is_some())
+            .collect();
+        let Some(first) = usable.first().copied().filter(|_| usable.len() > 1) else {
+            continue;
+        };
+        usable.sort_by_key(|row| !is_own(row));
+        contested.push(Contested {
+            network: first.network.clone(),
+            ip: place(first),
+            claims: usable
+                .into_iter()
+                .map(|row| (row.endpoint.clone(), row.owner.clone()))
+                .collect(),
+        });
+    }
+    contested
 }
 
 fn order(row: &PeerRow) -> (&NetworkId, Ipv4Addr, &str, &NodeId) {

@@ -20,9 +20,12 @@ use weft_dataplane::abi::OverlayAddress;
 impl Node {
     /// Computes names, services and maps anew from the tables, and the steps from what the kernel has.
     pub(super) fn derive(&mut self, now: Instant) {
-        let (peers, endpoints) = self.decode_tables();
+        let mut rejected = BTreeSet::new();
+        let (peers, endpoints) = self.decode_tables(&mut rejected);
         let own = BTreeSet::from([IpAddr::V4(self.vtep)]);
         let overlay = Overlay::new(peers, &own);
+        rejected.extend(overlay.contested.iter().map(ToString::to_string));
+        self.log_rejected(rejected);
         let services = Services::new(endpoints);
         self.zones = Zones::new();
         for (id, on_network) in &services.networks {
@@ -79,9 +82,8 @@ impl Node {
     }
 
     /// The records of all networks that this node takes part in and knows. Also asks for those that it does not know.
-    fn decode_tables(&mut self) -> (Vec<PeerRow>, Vec<EndpointRow>) {
+    fn decode_tables(&mut self, rejected: &mut BTreeSet<String>) -> (Vec<PeerRow>, Vec<EndpointRow>) {
         let (mut peers, mut endpoints) = (Vec::new(), Vec::new());
-        let mut rejected = BTreeSet::new();
         let mut unknown = Vec::new();
         for id in self.gossip.joined_networks() {
             if !self.networks.contains_key(id) {
@@ -118,6 +120,11 @@ impl Node {
             }
         }
         self.ask_for(unknown);
+        (peers, endpoints)
+    }
+
+    /// Tells once of what cannot be used, and again if it comes back.
+    fn log_rejected(&mut self, rejected: BTreeSet<String>) {
         for message in rejected.difference(&self.rejected) {
             self.effects.push_back(Effect::Log {
                 level: LogLevel::Warn,
@@ -125,7 +132,6 @@ impl Node {
             });
         }
         self.rejected = rejected;
-        (peers, endpoints)
     }
 
     fn ask_for(&mut self, unknown: Vec<NetworkId>) {

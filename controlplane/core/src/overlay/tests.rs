@@ -46,6 +46,30 @@ fn records_of_this_node_are_left_out_silently() {
 }
 
 #[test]
+fn who_claims_one_address_is_named_and_the_node_that_has_it_prefers_its_own() {
+    let mine = row("net", "bbb", "10.0.0.2", "192.168.0.1");
+    let mut theirs = row("net", "aaa", "10.0.0.2", "192.168.0.2");
+    theirs.owner = NodeId::new("5b027258ed3e").unwrap();
+    let elsewhere = row("other", "ccc", "10.0.0.2", "192.168.0.3");
+    let unusable = row("net", "ddd", "10.0.0.2", "224.0.0.1");
+    let got = overlay(&[theirs.clone(), mine.clone(), elsewhere, unusable]);
+    let lines: Vec<String> = got.contested.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "address 10.0.0.2 of network net is claimed by 2 endpoints: bbb of node 4a027258ed3e, which counts; \
+             aaa of node 5b027258ed3e. Disconnect all but one"
+        ]
+    );
+    // Whoever has neither takes the smaller endpoint id.
+    let others = Overlay::new([theirs, mine], &BTreeSet::new());
+    assert_eq!(
+        others.contested[0].claims[0],
+        ("aaa".to_owned(), NodeId::new("5b027258ed3e").unwrap())
+    );
+}
+
+#[test]
 fn of_two_records_for_an_address_the_smaller_endpoint_id_counts() {
     let (a, b) = (
         row("net", "aaa", "10.0.0.2", "192.168.0.2"),
