@@ -18,6 +18,15 @@ const MAX_JOINS: usize = 64;
 /// How often a failed node is tried again.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How many failed nodes are tried at once. An attempt at a dead host takes ten seconds, and others may have come back meanwhile.
+const MAX_RECONNECTS: usize = 16;
+
+/// Of so many failed nodes one is tried each second, lest the parts of a large cluster take long to find each other.
+const FAILED_PER_RECONNECT: usize = 8;
+
+/// How many are tried each second at most: each gets all that this node knows of members and attachments.
+const MAX_RECONNECTS_PER_INTERVAL: usize = 4;
+
 /// How often it is checked that at least one bootstrap node is live.
 const REJOIN_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -90,10 +99,15 @@ impl Cluster {
         self.leave == Some(Leave::Left)
     }
 
-    fn reconnecting(&self) -> bool {
-        self.purposes
-            .values()
-            .any(|purpose| matches!(purpose, Purpose::Reconnect(_)))
+    /// The failed nodes that are being tried.
+    fn reconnecting(&self) -> BTreeSet<&NodeId> {
+        let purposes = self.purposes.values();
+        purposes
+            .filter_map(|purpose| match purpose {
+                Purpose::Reconnect(node) => Some(node),
+                Purpose::Join(_) | Purpose::Rejoin => None,
+            })
+            .collect()
     }
 }
 
@@ -212,7 +226,7 @@ impl NetworkDb {
             Some(Leave::Leaving | Leave::Left) => return None,
         }
         let rejoin = (!cluster.bootstrap.is_empty()).then_some(cluster.rejoin_check_at);
-        let reconnect = (!self.failed.is_empty() && !cluster.reconnecting()).then_some(cluster.reconnect_at);
+        let reconnect = (!self.failed.is_empty()).then_some(cluster.reconnect_at);
         [reconnect, rejoin, cluster.rejoin.map(|(next, _)| next)]
             .into_iter()
             .flatten()
@@ -241,20 +255,31 @@ impl NetworkDb {
         }
     }
 
-    /// Tries one failed node. One at a time: an attempt at a dead host takes ten seconds.
+    /// Tries a few failed nodes that are not being tried.
     fn reconnect(&mut self, now: Instant) {
-        if self.cluster.reconnecting() {
-            return;
+        let trying = self.cluster.reconnecting();
+        let mut idle: Vec<_> = self
+            .failed
+            .iter()
+            .filter(|node| !trying.contains(node))
+            .cloned()
+            .collect();
+        let room = MAX_RECONNECTS.saturating_sub(trying.len());
+        let count = idle
+            .len()
+            .div_ceil(FAILED_PER_RECONNECT)
+            .min(MAX_RECONNECTS_PER_INTERVAL);
+        self.random.shuffle(&mut idle);
+        for node in idle.into_iter().take(count.min(room)) {
+            let Some(address) = self.nodes.get(&node).map(|record| record.address) else {
+                continue;
+            };
+            // Its attachments keep their times: who forgot them with this node takes any, and an attempt each second must not be news
+            // to all others.
+            let state = self.state();
+            let stream = self.membership.push_pull(now, address, true, state);
+            self.cluster.purposes.insert(stream, Purpose::Reconnect(node));
         }
-        let Some(node) = self.failed.iter().nth(self.random.below(self.failed.len())).cloned() else {
-            return;
-        };
-        let Some(address) = self.nodes.get(&node).map(|record| record.address) else {
-            return;
-        };
-        let state = self.state_for_join();
-        let stream = self.membership.push_pull(now, address, true, state);
-        self.cluster.purposes.insert(stream, Purpose::Reconnect(node));
     }
 
     /// Whether a node other than this one is live at a bootstrap address; also if there is no other bootstrap address than its
