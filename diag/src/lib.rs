@@ -38,6 +38,17 @@ pub struct Row {
     pub owner: String,
 }
 
+/// How the writer of a row stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerState {
+    /// It answers.
+    Alive,
+    /// It does not answer, and may yet.
+    Suspect,
+    /// It failed: its rows are kept for its return, and only `owners=all` shows them.
+    Failed,
+}
+
 /// `/networkstats`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkStats {
@@ -96,6 +107,8 @@ pub enum Request {
     GetEntry(EntryAddress, ReplyTo<Result<Vec<u8>, String>>),
     /// `/gettable`: table, network.
     GetTable(String, String, ReplyTo<Vec<Row>>),
+    /// `/gettable` with `owners=all`: table, network. Failed nodes' rows too, each with how its writer stands.
+    GetTableOfAll(String, String, ReplyTo<Vec<(Row, OwnerState)>>),
     /// `/networkstats`; `None` when the node is not attached to the network.
     NetworkStats(String, ReplyTo<Option<NetworkStats>>),
     /// `/maps`: name, limit and number of entries of each map.

@@ -3,7 +3,7 @@
 use crate::forms::Form;
 use crate::golang::{Json, encode_base64};
 use crate::maps::MapView;
-use crate::{MapSummary, NetworkStats, Peer, Row};
+use crate::{MapSummary, NetworkStats, OwnerState, Peer, Row};
 
 /// How the caller wants the reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub(crate) enum Details {
     Peers(Vec<Peer>),
     /// Rows of a table.
     Rows(Vec<Row>),
+    /// Rows of a table, and how their writers stand.
+    MarkedRows(Vec<(Row, OwnerState)>),
     /// One value, under its key.
     Entry(Row),
     /// Numbers of a network.
@@ -120,6 +122,7 @@ impl Details {
             Details::Usage(usage) => format!("Usage: {usage}").into_bytes(),
             Details::Peers(peers) => peers_text(peers),
             Details::Rows(rows) => rows_text(rows, format),
+            Details::MarkedRows(rows) => marked_rows_text(rows, format),
             Details::Entry(row) => row_text(0, row, format),
             Details::Stats(stats) => format!("entries: {}, qlen: {}\n", stats.entries, stats.queue_len).into_bytes(),
             Details::Maps(maps) => maps_text(maps),
@@ -135,6 +138,11 @@ impl Details {
             Details::Usage(usage) => Json::Object(vec![("usage", Json::text(usage))]),
             Details::Peers(peers) => table_json(peers.iter().map(peer_json).collect()),
             Details::Rows(rows) => table_json(rows.iter().map(|row| row_json(row, format)).collect()),
+            Details::MarkedRows(rows) => table_json(
+                rows.iter()
+                    .map(|(row, state)| marked_row_json(row, *state, format))
+                    .collect(),
+            ),
             Details::Entry(row) => row_json(row, format),
             Details::Stats(stats) => Json::Object(vec![
                 ("entries", Json::Number(stats.entries.into())),
@@ -183,17 +191,45 @@ fn row_text(index: usize, row: &Row, format: Format) -> Vec<u8> {
     text
 }
 
+fn marked_rows_text(rows: &[(Row, OwnerState)], format: Format) -> Vec<u8> {
+    let mut text = format!("total entries: {}\n", rows.len()).into_bytes();
+    for (index, (row, state)) in rows.iter().enumerate() {
+        text.extend(row_text(index, row, format));
+        text.pop();
+        text.extend(format!(" state:`{}`\n", state_text(*state)).bytes());
+    }
+    text
+}
+
+fn state_text(state: OwnerState) -> &'static str {
+    match state {
+        OwnerState::Alive => "alive",
+        OwnerState::Suspect => "suspect",
+        OwnerState::Failed => "failed",
+    }
+}
+
 fn row_json(row: &Row, format: Format) -> Json {
+    Json::Object(row_fields(row, format))
+}
+
+fn marked_row_json(row: &Row, state: OwnerState, format: Format) -> Json {
+    let mut fields = row_fields(row, format);
+    fields.push(("state", Json::text(state_text(state))));
+    Json::Object(fields)
+}
+
+fn row_fields(row: &Row, format: Format) -> Vec<(&'static str, Json)> {
     let value = if format.raw_values {
         Json::Text(row.value.clone())
     } else {
         Json::base64(&row.value)
     };
-    Json::Object(vec![
+    vec![
         ("key", Json::text(&row.key)),
         ("value", value),
         ("owner", Json::text(&row.owner)),
-    ])
+    ]
 }
 
 fn maps_text(maps: &[MapSummary]) -> Vec<u8> {

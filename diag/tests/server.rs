@@ -99,6 +99,27 @@ fn the_content_type_is_sniffed_as_by_go() {
 }
 
 #[test]
+fn rows_of_failed_nodes_are_shown_to_who_asks_for_all() {
+    let server = Server::start(answer);
+    for (path, body) in [
+        (
+            "/gettable?nid=n&tname=t&owners=all",
+            "OK\ntotal entries: 3\n0) k:`k` -> v:`dA==` owner:`node1` state:`alive`\n\
+             1) k:`l` -> v:`dA==` owner:`node1` state:`suspect`\n2) k:`m` -> v:`dA==` owner:`node1` state:`failed`\n",
+        ),
+        (
+            "/gettable?nid=n&tname=t&owners=live",
+            "FAIL\nError: owners=live is not valid: only owners=all",
+        ),
+    ] {
+        assert_eq!(get(server.port(), path).text(), body, "{path}");
+    }
+    let json = get(server.port(), "/gettable?nid=n&tname=t&owners=all&json").text();
+    let last = r#"{"key":"m","value":"dA==","owner":"node1","state":"failed"}"#;
+    assert!(json.contains(last), "{json}");
+}
+
+#[test]
 fn maps_are_shown() {
     let server = Server::start(answer);
     for (path, body) in [

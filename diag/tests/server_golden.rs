@@ -184,6 +184,7 @@ impl Tables {
             Request::DeleteEntry(address, reply) => tell(reply, self.delete(address)),
             Request::GetEntry(address, reply) => tell(reply, self.get(address)),
             Request::GetTable(table, network, reply) => tell(reply, self.rows(&table, &network)),
+            Request::GetTableOfAll(_, _, reply) => tell(reply, Vec::new()),
             Request::NetworkStats(network, reply) => {
                 let entries = self.entries.keys().filter(|(_, n, _)| *n == network).count() as i64;
                 tell(reply, (entries > 0).then_some(NetworkStats { entries, queue_len: 0 }));

@@ -4,7 +4,7 @@ use super::Daemon;
 use std::net::SocketAddr;
 use tokio::net::lookup_host;
 use weft_core::id::NetworkId;
-use weft_core::networkdb::Row;
+use weft_core::networkdb::{OwnerState, Row};
 use weft_diag::{EntryAddress, NetworkStats, Peer, ReplyTo, Request};
 
 /// Who waits for a network's entries to be here.
@@ -109,6 +109,13 @@ impl Daemon {
                 };
                 reply.send(rows).is_ok()
             }
+            Request::GetTableOfAll(table, network, reply) => {
+                let rows = match network_id(&network) {
+                    Ok(id) => self.node.gossip().rows_of_all(&id, &table).map(marked_row).collect(),
+                    Err(_) => Vec::new(),
+                };
+                reply.send(rows).is_ok()
+            }
             Request::NetworkStats(network, reply) => {
                 let stats = network_id(&network)
                     .ok()
@@ -200,6 +207,15 @@ fn diagnostic_row(row: Row<'_>) -> weft_diag::Row {
         value: row.value.to_vec(),
         owner: row.owner.to_string(),
     }
+}
+
+fn marked_row(row: Row<'_>) -> (weft_diag::Row, weft_diag::OwnerState) {
+    let state = match row.owner_state {
+        OwnerState::Alive => weft_diag::OwnerState::Alive,
+        OwnerState::Suspect => weft_diag::OwnerState::Suspect,
+        OwnerState::Failed => weft_diag::OwnerState::Failed,
+    };
+    (diagnostic_row(row), state)
 }
 
 fn count(number: usize) -> i64 {

@@ -57,9 +57,19 @@ pub(crate) async fn get(call: Call) -> Outcome {
     }))
 }
 
-/// All rows of a table.
+/// All rows of a table; with `owners=all` failed nodes' too, marked.
 pub(crate) async fn table(call: Call) -> Outcome {
     let (table, network) = (call.text("tname"), call.text("nid"));
+    match call.text("owners").as_str() {
+        "" => {}
+        "all" => {
+            return call
+                .ask(|reply| Request::GetTableOfAll(table, network, reply))
+                .await
+                .map(Details::MarkedRows);
+        }
+        other => return Err(format!("owners={other} is not valid: only owners=all")),
+    }
     call.ask(|reply| Request::GetTable(table, network, reply))
         .await
         .map(Details::Rows)

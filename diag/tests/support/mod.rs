@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use weft_diag::server::{Ask, serve};
-use weft_diag::{MapDump, MapSummary, NetworkStats, Peer, ReplyTo, Request, Row};
+use weft_diag::{MapDump, MapSummary, NetworkStats, OwnerState, Peer, ReplyTo, Request, Row};
 
 /// The longest that a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -180,6 +180,15 @@ pub(crate) fn answer(request: Request) {
                 owner: "node1".to_owned(),
             };
             tell(reply, vec![row]);
+        }
+        Request::GetTableOfAll(table, _, reply) => {
+            let row = |key: &str| Row {
+                key: key.to_owned(),
+                value: table.clone().into_bytes(),
+                owner: "node1".to_owned(),
+            };
+            let states = [OwnerState::Alive, OwnerState::Suspect, OwnerState::Failed];
+            tell(reply, ["k", "l", "m"].map(row).into_iter().zip(states).collect());
         }
         Request::NetworkStats(network, reply) => {
             let stats = (network == "net1").then_some(NetworkStats {

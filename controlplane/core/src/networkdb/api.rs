@@ -177,7 +177,7 @@ pub enum Event {
     },
 }
 
-/// A visible entry.
+/// An entry that is not deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row<'a> {
     /// Its key.
@@ -186,8 +186,19 @@ pub struct Row<'a> {
     pub value: &'a [u8],
     /// Who wrote it.
     pub owner: &'a NodeId,
-    /// The owner is suspected of having failed. The row is hidden once it is taken as failed.
-    pub stale: bool,
+    /// How the owner stands.
+    pub owner_state: OwnerState,
+}
+
+/// How the owner of an entry stands, as seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OwnerState {
+    /// It answers.
+    Alive,
+    /// It does not answer, and may yet say that it is alive.
+    Suspect,
+    /// It is taken as failed: its entries are kept for its return and hidden.
+    Failed,
 }
 
 /// What was counted since the start, and how much is held.

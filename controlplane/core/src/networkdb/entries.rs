@@ -1,7 +1,7 @@
 //! Reading and writing entries (`spec/networkdb.md` 3.8; errors `spec/diag-api.md` 1.5).
 
 use super::tables::{Entry, EntryKey, MAX_ENTRIES};
-use super::{EntryError, EntryName, LogLevel, NetworkDb, REAP_ENTRY, Row};
+use super::{EntryError, EntryName, LogLevel, NetworkDb, OwnerState, REAP_ENTRY, Row};
 use crate::id::NetworkId;
 use crate::time::{Duration, Instant};
 use crate::wire::gossip::{Change, MessageType, TableEvent, envelope};
@@ -71,20 +71,29 @@ impl NetworkDb {
 
     /// The visible entries of a table of exactly this network, by key.
     pub fn rows<'a>(&'a self, network: &NetworkId, table: &str) -> impl Iterator<Item = Row<'a>> + use<'a> {
-        let visible = self
-            .tables
-            .of_table(network, table)
-            .filter(|(_, entry)| entry.visible());
-        visible.map(|(key, entry)| {
-            let member = self.membership.member(&entry.owner);
-            let stale = member.is_some_and(|member| member.state == NodeState::Suspect);
-            Row {
-                key,
-                value: &entry.value,
-                owner: &entry.owner,
-                stale,
-            }
+        self.rows_of_all(network, table)
+            .filter(|row| row.owner_state != OwnerState::Failed)
+    }
+
+    /// The same, and those that are kept for the return of failed nodes.
+    pub fn rows_of_all<'a>(&'a self, network: &NetworkId, table: &str) -> impl Iterator<Item = Row<'a>> + use<'a> {
+        let entries = self.tables.of_table(network, table);
+        entries.filter(|(_, entry)| !entry.deleted).map(|(key, entry)| Row {
+            key,
+            value: &entry.value,
+            owner: &entry.owner,
+            owner_state: self.owner_state(entry),
         })
+    }
+
+    fn owner_state(&self, entry: &Entry) -> OwnerState {
+        if entry.hidden {
+            return OwnerState::Failed;
+        }
+        match self.membership.member(&entry.owner) {
+            Some(member) if member.state == NodeState::Suspect => OwnerState::Suspect,
+            _ => OwnerState::Alive,
+        }
     }
 
     /// Somebody tells of an entry of this node that this node does not hold: others wrote or deleted it and left or failed, which took

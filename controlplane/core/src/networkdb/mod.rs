@@ -23,7 +23,7 @@ mod tests;
 
 pub use crate::membership::{InvalidKey, Key, Keyring, KeyringError, LogLevel, OpenError, StreamId};
 pub use api::{
-    Config, Effect, EntryError, EntryName, Event, Input, JoinNetworkError, LeaveNetworkError, META,
+    Config, Effect, EntryError, EntryName, Event, Input, JoinNetworkError, LeaveNetworkError, META, OwnerState,
     PACKET_BUDGET_BYTES, Row, Stats,
 };
 

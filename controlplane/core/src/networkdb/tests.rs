@@ -1,6 +1,7 @@
 //! Small clusters: each test is one story.
 
 mod chaos;
+mod failed;
 mod hostile;
 
 use super::{Config, Effect, EntryError, Event, Input, NetworkDb, StreamId};
