@@ -22,6 +22,11 @@ impl Instant {
         self.0
     }
 
+    /// The instant `delay` before this one; the origin if that is later.
+    pub const fn before(self, delay: Duration) -> Self {
+        Instant(self.0.saturating_sub(delay))
+    }
+
     /// Time from `earlier` to this instant; zero if `earlier` is later.
     pub const fn saturating_since(self, earlier: Instant) -> Duration {
         self.0.saturating_sub(earlier.0)

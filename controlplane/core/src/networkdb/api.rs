@@ -222,6 +222,12 @@ pub struct Stats {
     pub refutations: u64,
     /// Probes that found no answer on any way.
     pub failed_probes: u64,
+    /// Times that this node asked another one whether both know the same.
+    pub comparisons: u64,
+    /// Networks of which a peer that asked knew something else.
+    pub differences: u64,
+    /// Entries and attachments sent to peers that lacked them.
+    pub repaired: u64,
     /// Entries held, tombstones and hidden ones included.
     pub entries: usize,
     /// Table messages waiting to be gossiped, own and relayed.

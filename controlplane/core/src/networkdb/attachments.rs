@@ -171,7 +171,11 @@ impl NetworkDb {
             return false;
         };
         let leaving = event.r#type() == Presence::Leave;
-        if node == self.name || event.r#type() == Presence::Invalid || !self.nodes.contains_key(&node) {
+        if node == self.name || event.r#type() == Presence::Invalid {
+            return false;
+        }
+        if !self.nodes.contains_key(&node) {
+            self.repair.strangers = true;
             return false;
         }
         let active = self.is_active(&node);

@@ -4,17 +4,20 @@
 //! and one deadline. It ends with [`Effect::Left`], or with the process; a node that comes back is a new one with a new name.
 //!
 //! What it does better than Docker's while speaking with it: names are compared whole and not by prefix, equal Lamport times are
-//! decided by the owner's name, bulk syncs are cut below the size that an engine refuses, and joining a network never waits.
+//! decided by the owner's name, bulk syncs are cut below the size that an engine refuses, joining a network never waits, and
+//! weft's nodes compare digests every second in place of a bulk sync every thirty.
 
 mod api;
 mod attachments;
 mod clock;
 mod cluster;
+mod digest;
 mod entries;
 #[cfg(any(test, feature = "simulation"))]
 mod inspect;
 mod nodes;
 mod receive;
+mod repair;
 pub mod stream;
 mod sync;
 mod tables;
@@ -37,6 +40,7 @@ use clock::Clock;
 use cluster::Cluster;
 use nodes::NodeRecord;
 use receive::Origin;
+use repair::Repair;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sync::BulkStream;
 use tables::{EntryKey, Tables};
@@ -49,6 +53,10 @@ const REAP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Tombstones go this early, so that none is ever sent with zero seconds left, which would mean 30 minutes.
 const REAP_MARGIN: Duration = Duration::from_secs(1);
+
+/// What ends within this time is not compared any more: what one node has forgotten another may still remember for a moment, and
+/// neither is to tell the other.
+const DIGEST_MARGIN: Duration = Duration::from_secs(5 * 60);
 
 /// How often a bad health score is told.
 const HEALTH_LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -84,6 +92,7 @@ pub struct NetworkDb {
     bulk_streams: BTreeMap<StreamId, BulkStream>,
     table_gossip_at: Instant,
     bulk_sync_at: Instant,
+    repair: Repair,
     reap_at: Instant,
     health_log_at: Instant,
     effects: VecDeque<Effect>,
@@ -103,6 +112,7 @@ impl NetworkDb {
             meta,
         } = config;
         let mut random = Random::new(seed.rotate_left(32) ^ 0x6e64_6274_626c_6573);
+        let speaks = meta == META;
         let member = membership::Config {
             name: name.clone(),
             advertise,
@@ -127,6 +137,7 @@ impl NetworkDb {
             bulk_streams: BTreeMap::new(),
             table_gossip_at: now + random.stagger(GOSSIP_INTERVAL),
             bulk_sync_at: now + random.stagger(sync::BULK_SYNC_INTERVAL),
+            repair: Repair::new(now, speaks, &mut random),
             reap_at: now + random.stagger(REAP_INTERVAL),
             health_log_at: now + HEALTH_LOG_INTERVAL,
             effects: VecDeque::new(),
@@ -168,12 +179,14 @@ impl NetworkDb {
             return None;
         }
         let queued = self.own.values().any(|network| network.queued() > 0);
-        let reap = [self.tables.next_end(), self.attachments_end()];
+        let retire = self.tables.next_lasting_end().map(|end| end.before(DIGEST_MARGIN));
+        let reap = [self.tables.next_end(), self.attachments_end(), retire];
         let reap = reap.into_iter().flatten().min().map(|end| end.max(self.reap_at));
         [
             self.membership.poll_timeout(),
             queued.then_some(self.table_gossip_at),
             (!self.own.is_empty()).then_some(self.bulk_sync_at),
+            self.repair_timeout(),
             reap,
             Some(self.health_log_at),
             self.cluster_timeout(),
@@ -198,6 +211,7 @@ impl NetworkDb {
             self.bulk_sync_at = now + sync::BULK_SYNC_INTERVAL;
             self.sync_periodically(now);
         }
+        self.repair(now);
         if self.reap_at <= now {
             self.reap_at = now + REAP_INTERVAL;
             self.reap(now);
@@ -290,6 +304,7 @@ impl NetworkDb {
     /// Forgets what has ended.
     fn reap(&mut self, now: Instant) {
         self.tables.expire(now + REAP_MARGIN);
+        self.tables.retire(now + DIGEST_MARGIN);
         self.reap_attachments(now);
         self.reap_nodes(now);
     }
@@ -374,6 +389,9 @@ impl NetworkDb {
             refused_entries: self.refused_entries,
             refutations: counters.refutations,
             failed_probes: counters.failed_probes,
+            comparisons: self.repair.asked,
+            differences: self.repair.differed,
+            repaired: self.repair.sent,
             entries: self.tables.len(),
             queued: self.own.values().map(OwnNetwork::queued).sum(),
         }

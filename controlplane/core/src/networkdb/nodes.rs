@@ -85,6 +85,7 @@ impl NetworkDb {
             name: node.clone(),
             address: address.ip(),
         });
+        self.tables.set_live(node, true);
         self.restore(node);
     }
 
@@ -149,6 +150,7 @@ impl NetworkDb {
         });
         self.leave_member_lists(node);
         self.stop_waiting_for(node);
+        self.tables.set_live(node, false);
         self.hide(now, node);
     }
 
@@ -174,7 +176,13 @@ impl NetworkDb {
         self.leave_member_lists(node);
         self.stop_waiting_for(node);
         self.attachments.remove(node);
+        self.forget_entries(node);
+    }
+
+    /// Nothing of a node is left.
+    fn forget_entries(&mut self, node: &NodeId) {
         self.drop_entries(node, None);
+        self.tables.set_live(node, true);
     }
 
     fn leave_member_lists(&mut self, node: &NodeId) {
@@ -235,7 +243,7 @@ impl NetworkDb {
         for node in forgotten {
             self.failed.remove(&node);
             self.attachments.remove(&node);
-            self.drop_entries(&node, None);
+            self.forget_entries(&node);
         }
     }
 
@@ -253,7 +261,7 @@ impl NetworkDb {
         self.nodes.remove(&oldest);
         self.failed.remove(&oldest);
         self.attachments.remove(&oldest);
-        self.drop_entries(&oldest, None);
+        self.forget_entries(&oldest);
     }
 
     /// Live nodes, this one included, by name.

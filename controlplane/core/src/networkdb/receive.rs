@@ -7,7 +7,8 @@ use crate::id::{NetworkId, NodeId};
 use crate::membership::UserKey;
 use crate::time::{Duration, Instant};
 use crate::wire::gossip::{
-    BulkSyncMessage, Change, CompoundMessage, GossipMessage, MessageType, NetworkEvent, NodeEvent, Presence, TableEvent,
+    BucketsMessage, BulkSyncMessage, Change, CompoundMessage, DigestMessage, GossipMessage, MessageType, NetworkEvent,
+    NodeEvent, Presence, RowsMessage, SummaryMessage, TableEvent, WantedMessage,
 };
 use prost::Message;
 
@@ -87,6 +88,17 @@ impl NetworkDb {
                 }
                 self.receive_bulk_sync(now, sync);
             }
+            MessageType::Digest => self.receive_digest(DigestMessage::decode(&*message.data).ok()?),
+            MessageType::Buckets => self.receive_buckets(&BucketsMessage::decode(&*message.data).ok()?),
+            MessageType::Summary => self.receive_summary(now, &SummaryMessage::decode(&*message.data).ok()?),
+            MessageType::Wanted => self.receive_wanted(now, &WantedMessage::decode(&*message.data).ok()?),
+            MessageType::Rows => {
+                let rows = RowsMessage::decode(&*message.data).ok()?;
+                if origin == Origin::Bulk {
+                    return None;
+                }
+                self.receive_rows(now, &rows);
+            }
             MessageType::PushPull | MessageType::Invalid => return None,
         }
         Some(())
@@ -131,7 +143,14 @@ impl NetworkDb {
             self.disown(now, key, event.l_time);
             return;
         }
-        if owner == self.name || !joined || !self.is_attached(&owner, &network) {
+        if owner == self.name || !joined {
+            return;
+        }
+        if !self.is_attached(&owner, &network) {
+            if origin == Origin::Gossip {
+                // News of its attachment was lost, or is slower than this: a peer knows.
+                self.repair_soon(now);
+            }
             return;
         }
         let known = self.tables.find(&key);

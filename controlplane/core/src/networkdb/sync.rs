@@ -88,7 +88,13 @@ impl NetworkDb {
                 continue;
             }
             let members = self.members.get(&network).map(Vec::as_slice).unwrap_or_default();
-            let picked = self.random.pick(members, 2, |member| *member != self.name);
+            // Weft's nodes compare every second.
+            let mut others: Vec<_> = members
+                .iter()
+                .filter(|member| **member != self.name && !self.is_weft(member))
+                .collect();
+            self.random.shuffle(&mut others);
+            let picked = others;
             let mut picked = picked.into_iter().cloned();
             let Some(node) = picked.next() else { continue };
             let common = self.common_networks(&node);
@@ -100,12 +106,14 @@ impl NetworkDb {
     /// A node is back after a failure: everything is compared with it.
     pub(super) fn sync_with(&mut self, now: Instant, node: &NodeId) {
         let networks = self.common_networks(node);
-        if !networks.is_empty() {
+        if self.is_weft(node) {
+            self.ask_whether_equal(node, &networks);
+        } else if !networks.is_empty() {
             self.send_bulk_sync(now, node, networks, true, None);
         }
     }
 
-    fn common_networks(&self, node: &NodeId) -> Vec<NetworkId> {
+    pub(super) fn common_networks(&self, node: &NodeId) -> Vec<NetworkId> {
         self.joined_networks()
             .filter(|network| self.is_attached(node, network))
             .cloned()

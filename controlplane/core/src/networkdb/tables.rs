@@ -1,5 +1,6 @@
 //! The entries, and in which order they end.
 
+use super::digest::{Item, Sums, bucket_of};
 use crate::id::{NetworkId, NodeId};
 use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,11 @@ impl Entry {
         (self.time, !self.deleted, &self.owner)
     }
 
+    /// How it is compared with other nodes'.
+    pub(super) fn item(&self, table: &str, key: &str) -> Item {
+        Item::entry(table, key, self.time, &self.owner, self.deleted, &self.value)
+    }
+
     fn ends(&self) -> Option<Instant> {
         (!self.visible()).then_some(self.until)
     }
@@ -72,6 +78,12 @@ pub(super) struct Tables {
     owners: BTreeMap<NodeId, BTreeSet<EntryKey>>,
     ends: BTreeSet<(Instant, EntryKey)>,
     size: usize,
+    /// Sums over what [lasts](Tables::lasts), by network.
+    sums: BTreeMap<NetworkId, Sums>,
+    /// What ends by then does not last.
+    retired: Instant,
+    /// Nodes that are not live: what they own does not last.
+    absent: BTreeSet<NodeId>,
 }
 
 impl Tables {
@@ -92,6 +104,10 @@ impl Tables {
         let old = self.remove(&key);
         if let Some(end) = entry.ends() {
             self.ends.insert((end, key.clone()));
+        }
+        if self.lasts(&entry) {
+            let sums = self.sums.entry(key.network.clone()).or_default();
+            sums.add(entry.item(&key.table, &key.key));
         }
         self.owners.entry(entry.owner.clone()).or_default().insert(key.clone());
         *self.sizes.entry(key.network.clone()).or_default() += 1;
@@ -135,7 +151,93 @@ impl Tables {
         if let Some(end) = entry.ends() {
             self.ends.remove(&(end, key.clone()));
         }
+        self.discount(key, &entry);
+        if self.size_of(&key.network) == 0 {
+            self.sums.remove(&key.network);
+        }
         Some(entry)
+    }
+
+    /// Whether other nodes are asked whether they have it too: it is not about to be forgotten, and its owner is live.
+    fn lasts(&self, entry: &Entry) -> bool {
+        !self.absent.contains(&entry.owner) && entry.ends().is_none_or(|end| end > self.retired)
+    }
+
+    fn discount(&mut self, key: &EntryKey, entry: &Entry) {
+        if self.lasts(entry)
+            && let Some(sums) = self.sums.get_mut(&key.network)
+        {
+            sums.subtract(entry.item(&key.table, &key.key));
+        }
+    }
+
+    /// What ends by `until` does not last any more.
+    pub(super) fn retire(&mut self, until: Instant) {
+        let ending = self.ends.iter().skip_while(|(end, _)| *end <= self.retired);
+        let keys: Vec<_> = ending
+            .take_while(|(end, _)| *end <= until)
+            .map(|(_, key)| key.clone())
+            .collect();
+        for key in keys {
+            if let Some(entry) = self.find(&key).cloned() {
+                self.discount(&key, &entry);
+            }
+        }
+        self.retired = self.retired.max(until);
+    }
+
+    /// A node is live or not.
+    pub(super) fn set_live(&mut self, node: &NodeId, live: bool) {
+        if self.absent.contains(node) != live {
+            return;
+        }
+        let owned = self.owned_by(node, None);
+        let entries: Vec<_> = owned
+            .into_iter()
+            .filter_map(|key| self.find(&key).cloned().map(|entry| (key, entry)))
+            .collect();
+        if live {
+            self.absent.remove(node);
+        }
+        for (key, entry) in &entries {
+            if !self.lasts(entry) {
+                continue;
+            }
+            let item = entry.item(&key.table, &key.key);
+            let sums = self.sums.entry(key.network.clone()).or_default();
+            if live {
+                sums.add(item);
+            } else {
+                sums.subtract(item);
+            }
+        }
+        if !live {
+            self.absent.insert(node.clone());
+        }
+    }
+
+    /// Sums over the lasting entries of a network.
+    pub(super) fn sums(&self, network: &NetworkId) -> Sums {
+        self.sums.get(network).cloned().unwrap_or_default()
+    }
+
+    /// The entries of a network in some buckets (a bit each) as they are compared: all, or the lasting ones.
+    pub(super) fn items(
+        &self,
+        network: &NetworkId,
+        buckets: u64,
+        lasting: bool,
+    ) -> impl Iterator<Item = (&str, &str, &Entry, Item)> {
+        let entries = self.of_network(network).filter(move |(table, key, entry)| {
+            let bucket = bucket_of(Item::entry_key(table, key));
+            buckets >> bucket & 1 == 1 && (!lasting || self.lasts(entry))
+        });
+        entries.map(|(table, key, entry)| (table, key, entry, entry.item(table, key)))
+    }
+
+    /// When the next entry ends that is not [retired](Self::retire).
+    pub(super) fn next_lasting_end(&self) -> Option<Instant> {
+        self.ends.iter().map(|(end, _)| *end).find(|end| *end > self.retired)
     }
 
     /// Changes an entry in place; returns how it is now.

@@ -31,6 +31,16 @@ pub enum MessageType {
     Compound = 5,
     /// [`NodeEvent`].
     NodeEvent = 6,
+    /// [`DigestMessage`]. This and what follows is spoken among weft's nodes only.
+    Digest = 100,
+    /// [`BucketsMessage`].
+    Buckets = 101,
+    /// [`SummaryMessage`].
+    Summary = 102,
+    /// [`WantedMessage`].
+    Wanted = 103,
+    /// [`RowsMessage`].
+    Rows = 104,
 }
 
 /// What happened to a node, or to a node's part in a network.
@@ -167,6 +177,93 @@ pub struct BulkSyncMessage {
     pub networks: Vec<String>,
     /// An encoded [`GossipMessage`] that holds a [`CompoundMessage`].
     #[prost(bytes = "vec", tag = "5")]
+    pub payload: Vec<u8>,
+}
+
+/// The question whether the receiver knows the same of some networks.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct DigestMessage {
+    /// The sender.
+    #[prost(string, tag = "1")]
+    pub node_name: String,
+    /// The networks.
+    #[prost(message, repeated, tag = "2")]
+    pub networks: Vec<NetworkDigest>,
+}
+
+/// A number for all that is known of a network.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct NetworkDigest {
+    /// The network.
+    #[prost(string, tag = "1")]
+    pub network_id: String,
+    /// The number.
+    #[prost(fixed64, tag = "2")]
+    pub total: u64,
+}
+
+/// A number for each bucket of a network.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct BucketsMessage {
+    /// The sender.
+    #[prost(string, tag = "1")]
+    pub node_name: String,
+    /// The network.
+    #[prost(string, tag = "2")]
+    pub network_id: String,
+    /// The numbers, in the order of the buckets.
+    #[prost(fixed64, repeated, tag = "3")]
+    pub sums: Vec<u64>,
+}
+
+/// What is known of a network in some buckets: three lists of equal length.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct SummaryMessage {
+    /// The sender.
+    #[prost(string, tag = "1")]
+    pub node_name: String,
+    /// The network.
+    #[prost(string, tag = "2")]
+    pub network_id: String,
+    /// The buckets, a bit each.
+    #[prost(fixed64, tag = "3")]
+    pub buckets: u64,
+    /// Hashes of the names.
+    #[prost(fixed64, repeated, tag = "4")]
+    pub keys: Vec<u64>,
+    /// Lamport times.
+    #[prost(uint64, repeated, tag = "5")]
+    pub times: Vec<u64>,
+    /// Hashes of the contents.
+    #[prost(fixed64, repeated, tag = "6")]
+    pub contents: Vec<u64>,
+}
+
+/// What the sender lacks of a network.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct WantedMessage {
+    /// The sender.
+    #[prost(string, tag = "1")]
+    pub node_name: String,
+    /// The network.
+    #[prost(string, tag = "2")]
+    pub network_id: String,
+    /// Hashes of the names.
+    #[prost(fixed64, repeated, tag = "3")]
+    pub keys: Vec<u64>,
+}
+
+/// What the receiver lacks.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RowsMessage {
+    /// The sender.
+    #[prost(string, tag = "1")]
+    pub node_name: String,
+    /// Table clock of the sender.
+    #[prost(uint64, tag = "2")]
+    pub l_time: u64,
+    /// An encoded [`GossipMessage`] that holds a [`CompoundMessage`].
+    #[prost(bytes = "vec", tag = "3")]
     pub payload: Vec<u8>,
 }
 
