@@ -1,7 +1,9 @@
 //! Streams: exchanging whole views, and what else is said over TCP (`spec/networkdb.md` 3.3.9 and 3.4).
 
+use super::refusals::Reason;
 use super::{LogLevel, Membership, Output, StreamId};
 use crate::time::{Duration, Instant};
+use crate::wire::WireError;
 use crate::wire::message::Accusation;
 use crate::wire::stream::{self, NodeState, PushNode, PushPull, StreamMessage};
 use std::net::SocketAddr;
@@ -95,7 +97,15 @@ impl Membership {
                 return;
             }
         };
-        match stream::decode(&opened) {
+        let plain = match stream::unpack(&opened) {
+            Ok(plain) => plain,
+            Err(error) => {
+                self.refuse_stream(now, from, &error);
+                self.reply(stream, stream::encode_error(&error.to_string()));
+                return;
+            }
+        };
+        match stream::decode_plain(&plain) {
             Ok(StreamMessage::PushPull(theirs)) => self.outputs.push_back(Output::PushPullAsked(stream, theirs)),
             Ok(StreamMessage::User(bytes)) => {
                 self.outputs.push_back(Output::Close { stream });
@@ -105,14 +115,19 @@ impl Membership {
             Ok(StreamMessage::Ack(_)) => self.outputs.push_back(Output::Close { stream }),
             Ok(StreamMessage::Err(error)) => {
                 self.outputs.push_back(Output::Close { stream });
-                self.log(LogLevel::Warn, format!("{from} reports: {error}"));
+                self.warn_rarely(now, Reason::Reported, format!("{from} reports: {error}"));
             }
             Err(error) => {
-                self.counters.refused_streams += 1;
-                self.reply(stream, stream::encode_error(&error.to_string()));
-                self.log(LogLevel::Warn, format!("gossip stream from {from}: {error}"));
+                // As memberlist does: who sent what has no meaning is not told so.
+                self.refuse_stream(now, from, &error);
+                self.outputs.push_back(Output::Close { stream });
             }
         }
+    }
+
+    fn refuse_stream(&mut self, now: Instant, from: SocketAddr, error: &WireError) {
+        self.counters.refused_streams += 1;
+        self.warn_rarely(now, Reason::Unreadable, format!("gossip stream from {from}: {error}"));
     }
 
     /// Handles the reply on a stream that was opened here.

@@ -32,7 +32,7 @@ use crate::time::{Duration, Instant};
 use crate::wire::keyring::{Nonces, OVERHEAD_BYTES};
 use crate::wire::message::{MAX_META_BYTES, Message, VERSIONS};
 use crate::wire::packet::{self, COMPOUND_BYTES, COMPOUND_PART_BYTES, COMPOUND_PARTS, CRC_BYTES};
-use crate::wire::stream::{NodeState, PushPull};
+use crate::wire::stream::{self, NodeState, PushPull};
 use exchange::Exchange;
 use probe::{Probe, Relay};
 use refusals::Refusals;
@@ -338,8 +338,10 @@ impl Membership {
             return;
         }
         let own = &self.config.name;
-        let reachable = |node: &NodeId, member: &Member| {
-            node != own && (!member.gone() || now.saturating_since(member.since) < GOSSIP_TO_THE_DEAD)
+        let reachable = |node: &NodeId, member: &Member| match member.state {
+            NodeState::Alive | NodeState::Suspect => node != own,
+            NodeState::Dead => now.saturating_since(member.since) < GOSSIP_TO_THE_DEAD,
+            NodeState::Left => false,
         };
         let limit = retransmit_limit(self.roster.len());
         for (_, member) in self.roster.pick(&mut self.random, GOSSIP_NODES, reachable) {
@@ -386,9 +388,10 @@ impl Membership {
         &self.config.keyring
     }
 
-    /// A message as it goes over a stream: sealed, if there are keys.
+    /// A message as it goes over a stream: compressed where that helps, sealed if there are keys.
     pub(crate) fn seal_stream(&mut self, message: Vec<u8>) -> Vec<u8> {
-        self.config.keyring.seal_stream(self.nonces.draw(), message)
+        let packed = stream::pack(message);
+        self.config.keyring.seal_stream(self.nonces.draw(), packed)
     }
 
     /// Broadcasts a message of the layer above to all members. A message that fits into no datagram is not sent.

@@ -87,20 +87,15 @@ impl Membership {
 
     fn start_probe(&mut self, now: Instant) {
         let Some(node) = self.next_to_probe(now) else { return };
-        let Some(Member {
-            address,
-            state,
-            incarnation,
-            ..
-        }) = self.roster.get(&node).cloned()
-        else {
+        let Some(member) = self.roster.get(&node).cloned() else {
             return;
         };
+        let (address, suspect) = (member.address, member.state == NodeState::Suspect);
         let sequence = self.next_sequence();
         let mut parts = vec![Message::Ping(self.ping(node.as_str(), sequence)).encode()];
-        if state == NodeState::Suspect {
+        if suspect {
             // The suspect learns at once what it has to refute.
-            let from = self.config.name.clone();
+            let (incarnation, from) = (member.incarnation, self.config.name.clone());
             parts.push(
                 Message::Suspect(Accusation {
                     incarnation,
@@ -110,7 +105,7 @@ impl Membership {
                 .encode(),
             );
         }
-        self.send(address, &parts, false);
+        self.send(address, &parts, suspect && member.takes_checksum());
         self.probe = Some(Probe {
             node,
             address,
@@ -206,7 +201,8 @@ impl Membership {
     }
 
     pub(super) fn handle_indirect_ping(&mut self, now: Instant, from: SocketAddr, request: IndirectPing) {
-        if self.relays.len() >= MAX_RELAYS || request.target.port() == 0 {
+        // What cannot be a member's name would only make a packet large that goes to whom the request likes.
+        if self.relays.len() >= MAX_RELAYS || request.target.port() == 0 || NodeId::new(&*request.node).is_err() {
             return;
         }
         let sequence = self.next_sequence();

@@ -1,6 +1,7 @@
 //! Telling of what is refused again and again: one line a minute for each reason, however much comes in.
 
 use super::{LogLevel, Membership, OpenError};
+use crate::id::NodeId;
 use crate::time::{Duration, Instant};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,13 +10,22 @@ use std::net::SocketAddr;
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Why something is refused, as far as it is told of separately.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reason {
     /// In the clear.
     Plaintext,
     /// Encrypted, and no key opens it.
     Keys,
+    /// A stream whose message has no meaning.
+    Unreadable,
+    /// A peer could not read what was sent to it.
+    Reported,
+    /// Two nodes of this name.
+    Conflict(NodeId),
 }
+
+/// How many reasons are remembered: names come from outside.
+const MAX_REASONS: usize = 256;
 
 #[derive(Clone, Debug)]
 struct Told {
@@ -32,6 +42,12 @@ pub(super) struct Refusals {
 impl Refusals {
     /// Whether to tell of it now: how many were not told of since the last line. `None`: not now.
     fn tell(&mut self, now: Instant, reason: Reason) -> Option<u64> {
+        if self.told.len() >= MAX_REASONS && !self.told.contains_key(&reason) {
+            self.told.retain(|_, told| now < told.at + SILENCE);
+            if self.told.len() >= MAX_REASONS {
+                return None;
+            }
+        }
         match self.told.get_mut(&reason) {
             Some(told) if now < told.at + SILENCE => {
                 told.suppressed += 1;

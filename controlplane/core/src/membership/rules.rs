@@ -1,17 +1,19 @@
 //! What alive, suspect and dead messages change (`spec/networkdb.md` 3.4).
 
+use super::refusals::Reason;
 use super::timing::{GOSSIP_TO_THE_DEAD, PROBE_INTERVAL};
 use super::{LogLevel, Member, Membership, Output};
 use crate::id::NodeId;
 use crate::time::{Duration, Instant};
 use crate::wire::message::{Accusation, Alive, Message, VERSIONS};
 use crate::wire::stream::NodeState;
+use std::net::SocketAddr;
 
 impl Membership {
     /// A node is said to be alive.
     pub(super) fn alive(&mut self, now: Instant, alive: Alive) {
         if alive.node == self.config.name {
-            self.alive_self(alive);
+            self.alive_self(now, alive);
             return;
         }
         let [least, greatest, ..] = alive.versions;
@@ -30,11 +32,8 @@ impl Membership {
             Some(known) => {
                 let moved = known.address != alive.address;
                 if moved && known.state != NodeState::Left {
-                    let message = format!(
-                        "Conflicting address for {}: mine {}, theirs {}",
-                        alive.node, known.address, alive.address
-                    );
-                    self.log(LogLevel::Warn, message);
+                    let address = known.address;
+                    self.conflict(now, alive.node, address, alive.address);
                     return;
                 }
                 if alive.incarnation <= known.incarnation && !moved {
@@ -95,25 +94,40 @@ impl Membership {
         }
     }
 
-    /// Somebody tells of this node itself: an echo, or a leftover of another life.
-    fn alive_self(&mut self, alive: Alive) {
-        let same =
-            alive.incarnation == self.incarnation && alive.meta == self.config.meta && alive.versions == VERSIONS;
-        if self.leaving.is_some() || alive.incarnation < self.incarnation || same {
+    /// Somebody tells of this node itself: an echo, a leftover of another life, or a second node of this name.
+    fn alive_self(&mut self, now: Instant, alive: Alive) {
+        if self.leaving.is_some() {
             return;
         }
         if alive.address != self.config.advertise {
-            let (name, mine, theirs) = (&self.config.name, self.config.advertise, alive.address);
-            let message = format!("Conflicting address for {name}: mine {mine}, theirs {theirs}");
-            self.log(LogLevel::Warn, message);
+            self.conflict(now, alive.node, self.config.advertise, alive.address);
+            return;
+        }
+        let same =
+            alive.incarnation == self.incarnation && alive.meta == self.config.meta && alive.versions == VERSIONS;
+        if alive.incarnation < self.incarnation || same {
             return;
         }
         self.refute(alive.incarnation);
     }
 
+    /// Two nodes have one name: the one that is known stays, the other one is not taken.
+    fn conflict(&mut self, now: Instant, node: NodeId, known: SocketAddr, other: SocketAddr) {
+        let whose = if node == self.config.name {
+            "this node"
+        } else {
+            "the one that is known"
+        };
+        let message = format!(
+            "two nodes have the name {node}: {whose} at {known}, and one at {other}, which is not taken; \
+             give one of them another name (restart it)"
+        );
+        self.warn_rarely(now, Reason::Conflict(node), message);
+    }
+
     /// A node is suspected.
     pub(super) fn suspect(&mut self, now: Instant, accusation: Accusation) {
-        let members = self.roster.len();
+        let (members, patience) = (self.roster.len(), self.patience());
         let Some(known) = self.roster.get_mut(&accusation.node) else {
             return;
         };
@@ -138,8 +152,8 @@ impl Membership {
         known.incarnation = accusation.incarnation;
         known.state = NodeState::Suspect;
         known.since = now;
-        self.suspicions
-            .start(now, accusation.node.clone(), accusation.from.clone(), members);
+        let (suspect, accuser) = (accusation.node.clone(), accusation.from.clone());
+        self.suspicions.start(now, suspect, accuser, members, patience);
         self.broadcast_own(accusation.node.clone(), Message::Suspect(accusation).encode());
     }
 
@@ -244,6 +258,14 @@ impl Membership {
         let elapsed = now.since_origin().checked_sub(GOSSIP_TO_THE_DEAD).unwrap_or_default();
         self.roster
             .next_to_probe(&self.config.name, Instant::from_origin(elapsed), &mut self.random)
+    }
+
+    /// How many times longer the shortest suspicion lasts here: a node that missed nacks is slow itself, and so hears late that a
+    /// suspect has refuted. Up to three members the shortest suspicion is the only one, four seconds, and memberlist's own slow node
+    /// takes the healthy ones for dead by it. With one other member there is nobody to send nacks, so nothing is known of one's own
+    /// health.
+    fn patience(&self) -> u32 {
+        if self.roster.len() <= 2 { 1 } else { self.health + 1 }
     }
 
     /// How long a probe may take, longer the worse this node's own health is.

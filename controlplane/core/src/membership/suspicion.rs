@@ -25,10 +25,11 @@ pub(crate) struct Suspicions {
 }
 
 impl Suspicions {
-    /// A member is suspected for the first time.
-    pub(crate) fn start(&mut self, now: Instant, node: NodeId, accuser: NodeId, members: usize) {
+    /// A member is suspected for the first time. The shortest suspicion lasts `patience` times as long as usual.
+    pub(crate) fn start(&mut self, now: Instant, node: NodeId, accuser: NodeId, members: usize, patience: u32) {
         let expected = expected_confirmations(members);
         let (shortest, longest) = suspicion_bounds(members);
+        let shortest = longest.min(shortest * patience);
         let end = now + suspicion_timeout(0, expected, shortest, longest);
         self.cancel(&node);
         self.ends.insert((end, node.clone()));

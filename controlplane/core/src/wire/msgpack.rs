@@ -98,9 +98,10 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes()?).map_err(|_| WireError::Invalid("a text is not UTF-8"))
     }
 
-    /// A number that is not negative, in the unsigned or the signed form.
+    /// A number that is not negative, in the unsigned or the signed form; zero for nil.
     pub fn number(&mut self) -> Result<u64, WireError> {
         let signed = match self.marker()? {
+            Marker::Null => 0,
             Marker::FixPos(number) => i64::from(number),
             Marker::U8 => i64::from(self.byte()?),
             Marker::U16 => i64::from(self.be16()?),
@@ -126,11 +127,11 @@ impl<'a> Reader<'a> {
         u16::try_from(self.number()?).map_err(|_| WireError::Invalid("a number is larger than 16 bits"))
     }
 
-    /// True or false.
+    /// True or false; false for nil.
     pub fn flag(&mut self) -> Result<bool, WireError> {
         match self.marker()? {
             Marker::True => Ok(true),
-            Marker::False => Ok(false),
+            Marker::False | Marker::Null => Ok(false),
             _ => Err(WireError::Invalid("true or false was expected")),
         }
     }
@@ -154,13 +155,22 @@ impl<'a> Reader<'a> {
             Marker::Str8 | Marker::Bin8 => (usize::from(self.byte()?), 0),
             Marker::Str16 | Marker::Bin16 => (usize::from(self.be16()?), 0),
             Marker::Str32 | Marker::Bin32 => (self.be32()? as usize, 0),
+            Marker::FixExt1 => (2, 0),
+            Marker::FixExt2 => (3, 0),
+            Marker::FixExt4 => (5, 0),
+            Marker::FixExt8 => (9, 0),
+            Marker::FixExt16 => (17, 0),
+            // A type byte follows the length.
+            Marker::Ext8 => (1 + usize::from(self.byte()?), 0),
+            Marker::Ext16 => (1 + usize::from(self.be16()?), 0),
+            Marker::Ext32 => (1_usize.saturating_add(self.be32()? as usize), 0),
             Marker::FixArray(length) => (0, u64::from(length)),
             Marker::Array16 => (0, u64::from(self.be16()?)),
             Marker::Array32 => (0, u64::from(self.be32()?)),
             Marker::FixMap(length) => (0, 2 * u64::from(length)),
             Marker::Map16 => (0, 2 * u64::from(self.be16()?)),
             Marker::Map32 => (0, 2 * u64::from(self.be32()?)),
-            _ => return Err(WireError::Invalid("a value has an unknown type")),
+            Marker::Reserved => return Err(WireError::Invalid("a value has an unknown type")),
         };
         self.take(length)?;
         // Each nested value takes a byte at least, so the bytes bound the loop whatever the length says.

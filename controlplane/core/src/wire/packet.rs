@@ -80,29 +80,27 @@ fn try_unpack(bytes: &[u8], depth: u32, allowance: &mut usize, unpacked: &mut Un
     }
 }
 
-/// Writes a datagram of encoded messages, at most [`COMPOUND_PARTS`] of at most 65535 bytes each. A checksum goes in front if
-/// `checksum`: a receiver that speaks protocol 5 checks it.
+/// Writes a datagram of encoded messages, at most [`COMPOUND_PARTS`] of at most 65535 bytes each, compressed where that makes it
+/// shorter. A checksum goes in front if `checksum`: a receiver that speaks protocol 5 checks it.
 pub fn pack(parts: &[Vec<u8>], checksum: bool) -> Vec<u8> {
     let length: usize = parts.iter().map(Vec::len).sum();
-    let mut out = Vec::with_capacity(length + CRC_BYTES + COMPOUND_BYTES + COMPOUND_PART_BYTES * parts.len());
-    if checksum {
-        out.extend_from_slice(&[kind::HAS_CRC, 0, 0, 0, 0]);
-    }
-    let start = out.len();
+    let mut body = Vec::with_capacity(length + COMPOUND_BYTES + COMPOUND_PART_BYTES * parts.len());
     if let [only] = parts {
-        out.extend_from_slice(only);
+        body.extend_from_slice(only);
     } else {
-        out.extend_from_slice(&[kind::COMPOUND, parts.len() as u8]);
+        body.extend_from_slice(&[kind::COMPOUND, parts.len() as u8]);
         parts
             .iter()
-            .for_each(|part| out.extend_from_slice(&(part.len() as u16).to_be_bytes()));
-        parts.iter().for_each(|part| out.extend_from_slice(part));
+            .for_each(|part| body.extend_from_slice(&(part.len() as u16).to_be_bytes()));
+        parts.iter().for_each(|part| body.extend_from_slice(part));
     }
-    if checksum {
-        let sum = crc32fast::hash(out.get(start..).unwrap_or_default());
-        if let Some(field) = out.get_mut(1..CRC_BYTES) {
-            field.copy_from_slice(&sum.to_be_bytes());
-        }
+    let body = compress::pack(&body).unwrap_or(body);
+    if !checksum {
+        return body;
     }
+    let mut out = Vec::with_capacity(CRC_BYTES + body.len());
+    out.push(kind::HAS_CRC);
+    out.extend_from_slice(&crc32fast::hash(&body).to_be_bytes());
+    out.extend_from_slice(&body);
     out
 }

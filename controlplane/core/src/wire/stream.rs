@@ -4,6 +4,7 @@ use super::message::{Alive, Message, Ping, Versions, parse_address, parse_meta, 
 use super::msgpack::{Reader, write_flag, write_key, write_map, write_number, write_raw};
 use super::{WireError, compress, kind};
 use crate::id::NodeId;
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 /// The largest message: what an engine accepts at most (`spec/networkdb.md` 3.2).
@@ -129,18 +130,31 @@ struct PushPullHeader {
     user_state_bytes: usize,
 }
 
-/// Reads one whole message.
-pub fn decode(bytes: &[u8]) -> Result<StreamMessage, WireError> {
-    let (&first, body) = bytes.split_first().ok_or(WireError::Truncated)?;
-    if first != kind::COMPRESS {
-        return decode_plain(first, body);
-    }
-    let unpacked = compress::unpack(compress::read_buffer(&mut Reader::new(body))?, MAX_UNPACKED_BYTES)?;
-    let (&first, body) = unpacked.split_first().ok_or(WireError::Truncated)?;
-    decode_plain(first, body)
+/// Compresses a message where that makes it shorter.
+pub fn pack(message: Vec<u8>) -> Vec<u8> {
+    compress::pack(&message).unwrap_or(message)
 }
 
-fn decode_plain(kind: u8, body: &[u8]) -> Result<StreamMessage, WireError> {
+/// The message without its compression.
+pub fn unpack(bytes: &[u8]) -> Result<Cow<'_, [u8]>, WireError> {
+    match bytes.split_first() {
+        None => Err(WireError::Truncated),
+        Some((&kind::COMPRESS, body)) => {
+            let packed = compress::read_buffer(&mut Reader::new(body))?;
+            compress::unpack(packed, MAX_UNPACKED_BYTES).map(Cow::Owned)
+        }
+        Some(_) => Ok(Cow::Borrowed(bytes)),
+    }
+}
+
+/// Reads one whole message, compressed or not.
+pub fn decode(bytes: &[u8]) -> Result<StreamMessage, WireError> {
+    decode_plain(&unpack(bytes)?)
+}
+
+/// Reads one whole message without compression.
+pub fn decode_plain(bytes: &[u8]) -> Result<StreamMessage, WireError> {
+    let (&kind, body) = bytes.split_first().ok_or(WireError::Truncated)?;
     let mut reader = Reader::new(body);
     Ok(match kind {
         kind::USER => {
@@ -149,14 +163,11 @@ fn decode_plain(kind: u8, body: &[u8]) -> Result<StreamMessage, WireError> {
         }
         kind::PUSH_PULL => StreamMessage::PushPull(decode_push_pull(&mut reader)?),
         kind::ERR => StreamMessage::Err(decode_error(&mut reader)?),
-        kind::PING | kind::ACK => {
-            let whole: Vec<u8> = std::iter::once(kind).chain(body.iter().copied()).collect();
-            match Message::decode(&whole)? {
-                Message::Ping(ping) => StreamMessage::Ping(ping),
-                Message::Ack(sequence) => StreamMessage::Ack(sequence),
-                _ => return Err(WireError::Invalid("a message on a stream has an unknown type")),
-            }
-        }
+        kind::PING | kind::ACK => match Message::decode(bytes)? {
+            Message::Ping(ping) => StreamMessage::Ping(ping),
+            Message::Ack(sequence) => StreamMessage::Ack(sequence),
+            _ => return Err(WireError::Invalid("a message on a stream has an unknown type")),
+        },
         kind::ENCRYPT => {
             return Err(WireError::Invalid(
                 "the peer encrypts its gossip, and this cluster does not",
