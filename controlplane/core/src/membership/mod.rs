@@ -451,6 +451,11 @@ impl Membership {
         self.counters
     }
 
+    /// Broadcasts that had to go for newer ones because a queue was full.
+    pub fn dropped_broadcasts(&self) -> u64 {
+        self.own.dropped() + self.user.dropped()
+    }
+
     fn log(&mut self, level: LogLevel, message: String) {
         self.outputs.push_back(Output::Log(level, message));
     }

@@ -25,6 +25,7 @@ pub(crate) struct Queue<K> {
     newest: BTreeMap<K, Rank>,
     limit: usize,
     added: u64,
+    dropped: u64,
 }
 
 impl<K: Ord + Clone> Queue<K> {
@@ -35,6 +36,7 @@ impl<K: Ord + Clone> Queue<K> {
             newest: BTreeMap::new(),
             limit,
             added: 0,
+            dropped: 0,
         }
     }
 
@@ -44,6 +46,11 @@ impl<K: Ord + Clone> Queue<K> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// How many messages had to go for newer ones because the queue was full.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     pub(crate) fn clear(&mut self) {
@@ -77,6 +84,7 @@ impl<K: Ord + Clone> Queue<K> {
     }
 
     fn forget_most_told(&mut self) {
+        self.dropped += 1;
         if let Some((_, Item { key: Some(key), .. })) = self.items.pop_last() {
             self.newest.remove(&key);
         }

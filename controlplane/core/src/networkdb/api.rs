@@ -218,6 +218,8 @@ pub struct Stats {
     pub refused_gossip: u64,
     /// New entries not taken because there are too many.
     pub refused_entries: u64,
+    /// Messages that were to be gossiped and had to go for newer ones because a queue was full.
+    pub dropped_messages: u64,
     /// Times that this node had to say that it is alive after all.
     pub refutations: u64,
     /// Probes that found no answer on any way.

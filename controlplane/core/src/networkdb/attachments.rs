@@ -20,6 +20,13 @@ pub(super) const MAX_NETWORKS: usize = 4096;
 /// after minutes of waiting, bulk sync brings.
 pub(super) const MAX_TABLE_BROADCASTS: usize = 16_384;
 
+/// The most bytes of attachments in one push/pull. Engines up to 20.10.17 refuse more than 10 MiB, the list of members included
+/// (`spec/networkdb.md` 3.2).
+const MAX_STATE_BYTES: usize = 6 << 20;
+
+/// What an attachment takes beside its names, at most: tags and lengths, the time, and whether it ended.
+const NETWORK_ENTRY_BYTES: usize = 24;
+
 /// Another node's part in a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Attachment {
@@ -59,6 +66,11 @@ impl OwnNetwork {
         self.local.len() + self.relay.len()
     }
 
+    /// How many messages were pushed out of full queues.
+    pub(super) fn dropped(&self) -> u64 {
+        self.local.dropped() + self.relay.dropped()
+    }
+
     pub(super) fn clear_queues(&mut self) {
         self.local.clear();
         self.relay.clear();
@@ -96,7 +108,9 @@ impl NetworkDb {
             local: Queue::new(MAX_TABLE_BROADCASTS),
             relay: Queue::new(MAX_TABLE_BROADCASTS),
         };
-        self.own.insert(network.clone(), own);
+        if let Some(old) = self.own.insert(network.clone(), own) {
+            self.dropped_messages += old.dropped();
+        }
         self.add_member(network, &self.name.clone());
         self.announce_attachment(network, Presence::Join, time);
         self.sync_joined(now, network);
@@ -238,12 +252,20 @@ impl NetworkDb {
         }
     }
 
-    /// All attachments that are known, for a push/pull.
-    pub(super) fn state(&self) -> Vec<u8> {
+    /// The attachments that are known, for a push/pull: this node's, then as many of the others' as fit, from a random node on, so that
+    /// in time all are told.
+    pub(super) fn state(&mut self) -> Vec<u8> {
         let own = self.own.iter().map(|(network, own)| (&self.name, network, &own.at));
+        let place = self.random.below(self.attachments.len());
         let others = self.attachments.iter();
+        let others = others.clone().skip(place).chain(others.take(place));
         let others = others.flat_map(|(node, networks)| networks.iter().map(move |(network, at)| (node, network, at)));
-        let networks = own.chain(others).map(|(node, network, at)| NetworkEntry {
+        let mut bytes = 0;
+        let fitting = own.chain(others).take_while(|(node, network, _)| {
+            bytes += network.as_str().len() + node.as_str().len() + NETWORK_ENTRY_BYTES;
+            bytes <= MAX_STATE_BYTES
+        });
+        let networks = fitting.map(|(node, network, at)| NetworkEntry {
             network_id: network.to_string(),
             l_time: at.time,
             node_name: node.to_string(),
@@ -318,7 +340,9 @@ impl NetworkDb {
         if self.attachments_until.is_none_or(|until| until > now) {
             return;
         }
-        self.own.retain(|_, own| !own.at.leaving || own.at.until > now);
+        let ended = |_: &NetworkId, own: &mut OwnNetwork| own.at.leaving && own.at.until <= now;
+        let ended: u64 = self.own.extract_if(.., ended).map(|(_, own)| own.dropped()).sum();
+        self.dropped_messages += ended;
         for networks in self.attachments.values_mut() {
             networks.retain(|_, at| !at.leaving || at.until > now);
         }

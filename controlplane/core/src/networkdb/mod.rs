@@ -98,6 +98,8 @@ pub struct NetworkDb {
     effects: VecDeque<Effect>,
     refused_gossip: u64,
     refused_entries: u64,
+    /// What networks that this node takes part in no more dropped.
+    dropped_messages: u64,
 }
 
 impl NetworkDb {
@@ -143,6 +145,7 @@ impl NetworkDb {
             effects: VecDeque::new(),
             refused_gossip: 0,
             refused_entries: 0,
+            dropped_messages: 0,
             name,
             random,
         }
@@ -387,6 +390,9 @@ impl NetworkDb {
             refused_keys: counters.refused_keys,
             refused_gossip: self.refused_gossip,
             refused_entries: self.refused_entries,
+            dropped_messages: self.dropped_messages
+                + self.own.values().map(OwnNetwork::dropped).sum::<u64>()
+                + self.membership.dropped_broadcasts(),
             refutations: counters.refutations,
             failed_probes: counters.failed_probes,
             comparisons: self.repair.asked,

@@ -3,6 +3,7 @@
 mod chaos;
 mod failed;
 mod hostile;
+mod limits;
 mod repair;
 
 use super::{Config, Effect, EntryError, Event, Input, NetworkDb, StreamId};
