@@ -1,5 +1,6 @@
 //! How fast a cluster agrees: the simulated cluster at several sizes, through several kinds of trouble.
 
+mod apply;
 mod cluster;
 mod scenario;
 mod table;
@@ -46,6 +47,10 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', value_name = "NAME,...", value_parser = scenario_named)]
     scenario: Vec<Scenario>,
 
+    /// Instead of the simulation: how long one node takes for so many rows of a bulk sync, in real time
+    #[arg(long, value_name = "ROWS", num_args = 0..=1, default_missing_value = "10000", conflicts_with_all = ["scenario", "quick"])]
+    apply: Option<usize>,
+
     /// Writes all samples to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -87,6 +92,9 @@ impl Options {
 
 /// False if something was never reached.
 pub fn run(options: &Options) -> Result<bool> {
+    if let Some(rows) = options.apply {
+        return apply::run(rows).map(|()| true);
+    }
     let mut options = options.clone();
     if options.quick {
         (options.seeds, options.sizes) = (10, vec![3, 10, 25, 100]);
