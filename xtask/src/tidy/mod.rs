@@ -91,7 +91,7 @@ fn check(files: &[File]) -> Vec<Finding> {
 /// Reads all sources, manifests and documents; folders of tools and of cargo's output are left out.
 fn collect(root: &Path, below: &str, files: &mut Vec<File>) -> Done {
     for name in entries(&root.join(below))? {
-        if name.starts_with('.') || (below.is_empty() && name == "target") {
+        if name.starts_with('.') || (name == "target" && (below.is_empty() || below.ends_with("/fuzz"))) {
             continue;
         }
         let path = if below.is_empty() {
