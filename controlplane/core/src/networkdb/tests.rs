@@ -3,6 +3,7 @@
 mod chaos;
 mod failed;
 mod hostile;
+mod keys;
 mod limits;
 mod repair;
 
