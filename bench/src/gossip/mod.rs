@@ -9,6 +9,7 @@ use crate::error::{Context, Error, Result};
 use crate::workers;
 use clap::Args;
 use scenario::{SCENARIOS, Sample, Scenario};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 use table::Line;
@@ -106,12 +107,13 @@ pub fn run(options: &Options) -> Result<bool> {
     );
     println!("{}", table::HEAD);
     let mut lines = Vec::new();
+    let mut bases = BTreeMap::new();
     for (scenario, name, _) in SCENARIOS {
         if !options.scenario.is_empty() && !options.scenario.contains(&scenario) {
             continue;
         }
         for size in &options.sizes {
-            let line = measure(&options, scenario, name, *size)?;
+            let line = measure(&options, &mut bases, scenario, name, *size)?;
             println!("{line}");
             lines.push(line);
         }
@@ -125,18 +127,22 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(complete)
 }
 
-fn measure(options: &Options, scenario: Scenario, name: &'static str, size: usize) -> Result<Line> {
+/// Settled clusters, by size and whether all are in the network.
+type Bases = BTreeMap<(usize, bool), Simulation>;
+
+fn measure(options: &Options, bases: &mut Bases, scenario: Scenario, name: &'static str, size: usize) -> Result<Line> {
     let start = Instant::now();
     let count = options.seeds_for(scenario, size);
     let seeds = options.from..options.from + count;
-    let base: Option<Simulation> = if size >= CLONED_FROM {
+    let kind = (size, scenario.starts_in_network());
+    if size >= CLONED_FROM && !bases.contains_key(&kind) {
         eprint!("\r{name} {size}: building the cluster ");
-        Some(scenario::fresh(scenario, size, options.from).map_err(Error::new)?)
-    } else {
-        None
-    };
+        let base = scenario::fresh(scenario, size, options.from).map_err(Error::new)?;
+        bases.insert(kind, base);
+    }
+    let base = bases.get(&kind);
     let one = |seed| -> std::result::Result<Sample, String> {
-        let simulation = match &base {
+        let simulation = match base {
             Some(base) => {
                 let mut simulation = base.clone();
                 simulation.reseed(seed);

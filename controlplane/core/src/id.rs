@@ -1,7 +1,10 @@
 //! Identifiers: checked once, and impossible to mix up.
 
+mod text;
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use text::Text;
 
 /// Why a text or number is no identifier.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +23,7 @@ macro_rules! text_id {
         $(#[doc = $doc])+
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Box<str>);
+        pub struct $name(Text);
 
         impl $name {
             /// Checks and takes the text.
@@ -28,7 +31,7 @@ macro_rules! text_id {
                 let text = text.into();
                 let valid: fn(&str) -> bool = $check;
                 if valid(&text) {
-                    Ok($name(text.into_boxed_str()))
+                    Ok($name(Text::from(text)))
                 } else {
                     Err(InvalidId { what: $what, value: text, rule: $rule })
                 }
@@ -36,13 +39,13 @@ macro_rules! text_id {
 
             /// The identifier as text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
+                f.pad(self.as_str())
             }
         }
 
@@ -55,7 +58,7 @@ macro_rules! text_id {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0.into()
+                id.as_str().to_owned()
             }
         }
     };

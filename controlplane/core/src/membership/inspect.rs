@@ -35,6 +35,12 @@ impl Membership {
         !(self.own.is_empty() && self.user.is_empty())
     }
 
+    /// Nothing waits to be gossiped any more.
+    pub(crate) fn hush(&mut self) {
+        self.own.clear();
+        self.user.clear();
+    }
+
     /// What is held, and how much may be.
     pub(crate) fn held(&self) -> Vec<Held> {
         let held = |what, count, limit, at_rest| Held {

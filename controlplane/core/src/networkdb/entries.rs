@@ -99,7 +99,9 @@ impl NetworkDb {
     /// Somebody tells of an entry of this node that this node does not hold: others wrote or deleted it and left or failed, which took
     /// their word back here but not where it never arrived. The owner decides: it is gone.
     pub(super) fn disown(&mut self, now: Instant, key: EntryKey, time: u64) {
-        let newer = |known: &Entry| known.time >= time && !known.hidden;
+        // Who came later takes no word of a deleter that is gone.
+        let orphaned = |known: &Entry| known.deleted && known.owner != self.name && !self.is_active(&known.owner);
+        let newer = |known: &Entry| known.time >= time && !known.hidden && !orphaned(known);
         if self.tables.find(&key).is_some_and(newer) || self.tables.full() {
             return;
         }

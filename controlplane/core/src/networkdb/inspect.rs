@@ -6,6 +6,8 @@ use super::tables::MAX_ENTRIES;
 use super::{NetworkDb, Random};
 use crate::id::{NetworkId, NodeId};
 use crate::membership::{Held, OPEN_STREAMS, OPEN_STREAMS_AT_REST, QUEUED_AT_REST};
+use crate::time::Instant;
+use std::net::SocketAddr;
 
 impl NetworkDb {
     /// From here on chance takes another course.
@@ -17,6 +19,21 @@ impl NetworkDb {
     /// Whether anything waits to be gossiped.
     pub(crate) fn busy(&self) -> bool {
         self.membership.busy() || self.own.values().any(|own| own.queued() > 0)
+    }
+
+    /// Nothing waits to be gossiped any more.
+    pub(crate) fn hush(&mut self) {
+        self.membership.hush();
+        self.own
+            .values_mut()
+            .for_each(super::attachments::OwnNetwork::clear_queues);
+    }
+
+    /// Exchanges views with a member now, as happens every 30 seconds or so.
+    pub fn exchange_views(&mut self, now: Instant, member: SocketAddr) {
+        let state = self.state();
+        self.membership.push_pull(now, member, false, state);
+        self.settle(now);
     }
 
     /// Lamport time and writer of an entry that is held, tombstones included.

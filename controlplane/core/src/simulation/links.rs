@@ -111,7 +111,7 @@ impl Simulation {
         }
         self.traffic.datagrams += 1;
         self.traffic.datagram_bytes += length as u64;
-        if self.happens(self.weather.loss_percent) {
+        if self.streams_only || self.happens(self.weather.loss_percent) {
             return;
         }
         if self.happens(self.weather.duplicated_percent) {

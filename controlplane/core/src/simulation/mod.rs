@@ -88,6 +88,8 @@ pub struct Simulation {
     pub traffic: Traffic,
     /// How many messages of a hundred on streams arrive with a wrong byte. Real ones have TCP's checksum.
     pub damaged_streams_percent: usize,
+    /// Whether no datagram arrives, while streams do.
+    pub streams_only: bool,
     /// Whether nodes keep their events in [`SimNode::events`]. A thousand nodes that meet tell a million of them.
     pub keeps_events: bool,
     /// What all nodes logged and told, in order, if it is kept.
@@ -149,6 +151,7 @@ impl Simulation {
             weather,
             traffic: Traffic::default(),
             damaged_streams_percent: 0,
+            streams_only: false,
             keeps_events: true,
             diary: None,
             checks_framing: true,
@@ -299,6 +302,12 @@ impl Simulation {
     /// Whether a node has anything to tell.
     pub fn busy(&self, node: usize) -> bool {
         self.nodes[node].db.busy()
+    }
+
+    /// A node has nothing to tell any more. For building large clusters: who is told all by one exchange of views need not hear it from
+    /// everybody.
+    pub fn hush(&mut self, node: usize) {
+        self.nodes[node].db.hush();
     }
 
     /// Where a node is.

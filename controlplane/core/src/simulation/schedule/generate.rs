@@ -29,7 +29,13 @@ pub fn generate(seed: u64) -> Schedule {
     let mut steps: Vec<Step> = (0..places).map(|place| generator.first_start(place)).collect();
     let count = 15 + generator.random.below(50);
     steps.extend((0..count).map(|_| generator.step()));
-    Schedule { seed, places, steps }
+    let encrypted = generator.random.below(2) == 0;
+    Schedule {
+        seed,
+        places,
+        encrypted,
+        steps,
+    }
 }
 
 impl Generator {
@@ -84,7 +90,8 @@ impl Generator {
             85..=87 => Action::Exit(place, network),
             88..=91 => Action::Enter(place, network),
             92..=93 => self.jump(place),
-            94..=96 => Action::Stall(place, Duration::from_millis(500 + self.random.below(4_500) as u64)),
+            94 => Action::Rotate,
+            95..=96 => Action::Stall(place, Duration::from_millis(500 + self.random.below(4_500) as u64)),
             _ => Action::Resume(place),
         }
     }

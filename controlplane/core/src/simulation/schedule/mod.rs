@@ -8,6 +8,7 @@
 //! rows that the [model](model) expects.
 
 mod generate;
+mod keys;
 mod model;
 mod run;
 mod shrink;
@@ -103,6 +104,8 @@ pub enum Action {
     Stall(usize, Duration),
     /// It keeps up again.
     Resume(usize),
+    /// The node that is behind with the rotation of keys takes the next step of it: add a key, send with it, forget the old one.
+    Rotate,
 }
 
 /// A schedule.
@@ -112,14 +115,22 @@ pub struct Schedule {
     pub seed: u64,
     /// How many places there are.
     pub places: usize,
+    /// Gossip is encrypted.
+    pub encrypted: bool,
     /// What happens.
     pub steps: Vec<Step>,
 }
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Schedule { seed, places, steps } = self;
-        writeln!(f, "seed {seed}, {places} places, {} steps", steps.len())?;
+        let Schedule {
+            seed,
+            places,
+            encrypted,
+            steps,
+        } = self;
+        let clear = if *encrypted { "encrypted" } else { "in the clear" };
+        writeln!(f, "seed {seed}, {places} places, {} steps, {clear}", steps.len())?;
         let mut at = Duration::ZERO;
         for step in steps {
             at += step.after;
@@ -165,6 +176,7 @@ impl fmt::Display for Action {
             ),
             Action::Jump(place, by) => write!(f, "the clock of place {place} jumps by {by:?}"),
             Action::Stall(place, longest) => write!(f, "place {place} runs only every {longest:?} or so"),
+            Action::Rotate => write!(f, "the node that is behind takes the next step of the rotation of keys"),
             Action::Resume(place) => write!(f, "place {place} keeps up again"),
         }
     }

@@ -1,5 +1,6 @@
 //! Running a schedule, and judging what came out.
 
+use super::keys::Rotation;
 use super::model::{Expected, Model, Stay, Written, brief};
 use super::{Action, BOOTSTRAP_PLACES, HOLD, KEYS, NETWORKS, QUIET, Schedule};
 use crate::id::NetworkId;
@@ -76,6 +77,8 @@ struct Runner {
     /// Joins under way.
     joins: BTreeMap<usize, (u64, Instant)>,
     writes: u64,
+    /// How far each node is with the rotation of keys, and how far the first is; `None` if there are no keys.
+    rotation: Option<Rotation>,
 }
 
 /// Runs a schedule.
@@ -92,17 +95,17 @@ pub fn run(schedule: &Schedule) -> Result<Outcome, Failure> {
 pub fn run_with_diary(schedule: &Schedule) -> (Result<Outcome, Failure>, Vec<String>) {
     let mut simulation = Simulation::new(schedule.seed, CALM);
     simulation.diary = Some(Vec::new());
-    let mut runner = Runner::new(simulation);
+    let mut runner = Runner::new(simulation, schedule.encrypted);
     let result = runner.run(schedule);
     (result, runner.simulation.diary.unwrap_or_default())
 }
 
 fn run_unguarded(schedule: &Schedule) -> Result<Outcome, Failure> {
-    Runner::new(Simulation::new(schedule.seed, CALM)).run(schedule)
+    Runner::new(Simulation::new(schedule.seed, CALM), schedule.encrypted).run(schedule)
 }
 
 impl Runner {
-    fn new(simulation: Simulation) -> Self {
+    fn new(simulation: Simulation, encrypted: bool) -> Self {
         Runner {
             simulation,
             networks: std::array::from_fn(|number| network(&format!("net{number}"))),
@@ -112,6 +115,7 @@ impl Runner {
             leaving: BTreeSet::new(),
             joins: BTreeMap::new(),
             writes: 0,
+            rotation: encrypted.then(Rotation::default),
         }
     }
 
@@ -205,6 +209,12 @@ impl Runner {
                     self.simulation.stall(node, *longest);
                 }
             }
+            Action::Rotate => {
+                let running = self.simulation.running();
+                if let Some((node, keyring)) = self.rotation.as_mut().and_then(|rotation| rotation.step(&running)) {
+                    self.simulation.act(node, |db, now| db.set_keyring(now, keyring));
+                }
+            }
             Action::Resume(place) => {
                 if let Some(node) = self.simulation.runs_at(*place) {
                     self.simulation.end_stall(node);
@@ -222,7 +232,11 @@ impl Runner {
         if self.simulation.runs_at(at).is_some() {
             return;
         }
-        let node = self.simulation.start(at);
+        let keyring = self.rotation.as_ref().map(Rotation::newest).unwrap_or_default();
+        let node = self.simulation.start_with(at, |config| config.keyring = keyring);
+        if let Some(rotation) = &mut self.rotation {
+            rotation.started(node);
+        }
         self.join(node);
         for (network, _) in networks.iter().enumerate().filter(|(_, joined)| **joined) {
             self.enter(node, network);
