@@ -107,11 +107,11 @@ mod clusters {
     #[test]
     fn init_gives_the_token_that_is_given_later_too() {
         let daemon = SmallDaemon::outside();
-        let (status, first) = call(&daemon, "POST", "/cluster/init", Value::Null);
+        let (status, first) = call(&daemon, "POST", "/cluster/init", json!({}));
         assert_eq!(status, 200, "{first}");
         assert!(first["JoinToken"].as_str().unwrap().starts_with("WFTKN-1-"), "{first}");
         assert_eq!(get(&daemon, "/cluster/token"), first);
-        assert_eq!(call(&daemon, "POST", "/cluster/init", Value::Null).0, 409);
+        assert_eq!(call(&daemon, "POST", "/cluster/init", json!({})).0, 409);
         let nodes = get(&daemon, "/nodes");
         assert_eq!(nodes[0]["Hostname"], "node1");
         assert_eq!(

@@ -58,7 +58,9 @@ impl Manager {
     }
 
     async fn join(&self, name: &str) -> Result<Identity, Refused> {
-        join(&self.token, &self.address.to_string(), 1, name, LOOPBACK).await
+        join(&self.token, &self.address.to_string(), 1, name, LOOPBACK)
+            .await
+            .map(|joined| joined.identity)
     }
 
     async fn members(&self) -> Vec<String> {
@@ -307,7 +309,7 @@ mod joining {
             let identity = join(&manager.token, "127.0.0.1", manager.address.port(), "node2", LOOPBACK)
                 .await
                 .unwrap();
-            assert_eq!(identity.manager, manager.address.to_string());
+            assert_eq!(identity.identity.manager, manager.address.to_string());
         });
     }
 

@@ -41,16 +41,16 @@ fn wrong_tokens_are_refused() -> Result<()> {
     let token = manager.weft(&["cluster", "init", "-q"])?.trim().to_owned();
     let members = manager.weft(&["node", "ls"])?;
 
-    for malformed in [
-        "banana",
-        &token[..token.len() - 1],
-        &token.replace("WFTKN-1", "SWMTKN-1"),
-        &token.replace('-', "_"),
-    ] {
+    for malformed in ["banana", &token[..token.len() - 1], &token.replace('-', "_")] {
         // Its start tells which token; the rest may be the secret.
         let start = &malformed[..malformed.len().min(16)];
         join(malformed, &address, &[start, "malformed", "weft cluster join-token"]);
     }
+    join(
+        &token.replace("WFTKN-1", "SWMTKN-1"),
+        &address,
+        &["Docker swarm", "weft swarm join"],
+    );
     join(
         &with_other_digit(&token, 10),
         &address,
@@ -65,6 +65,16 @@ fn wrong_tokens_are_refused() -> Result<()> {
     join(&token, &worker.address().to_string(), &["192.168.50.2:2377", "refused"]);
     join(&token, "nosuch.invalid", &["nosuch.invalid"]);
     join(&token, "192.168.50.1:7946", &["192.168.50.1:7946"]);
+    assert_eq!(manager.weft(&["node", "ls"])?, members);
+
+    // A token that was replaced is told apart from one that never was.
+    let old = token;
+    let token = manager
+        .weft(&["cluster", "join-token", "--rotate", "-q"])?
+        .trim()
+        .to_owned();
+    assert_ne!(token, old);
+    join(&old, &address, &["replaced", "join-token --rotate"]);
     assert_eq!(manager.weft(&["node", "ls"])?, members);
 
     worker.weft(&["cluster", "join", "--token", &token, &address])?;

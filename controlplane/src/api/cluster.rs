@@ -1,16 +1,54 @@
 //! `/cluster`, `/nodes`, `/info` and `/version`.
 
-use super::reply::{Body, Refusal, ask, ask_plain};
-use super::types::{Info, Join, Leave, Node, Token};
-use crate::daemon::{Command, Handle, JoinRequest};
+use super::reply::{Body, Refusal, ask, ask_plain, timestamp};
+use super::types::{Info, Init, Join, Keys, Leave, Node, RotateKeys, Token};
+use crate::daemon::{Command, Handle, JoinRequest, KeysCommand, Refused};
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
+use weft_core::cluster::keys::{KeysView, parse_key};
+use weft_core::networkdb::Key;
 use weft_dataplane::abi::ABI_VERSION;
 
-pub(super) async fn init(State(handle): State<Handle>) -> Result<Json<Token>, Refusal> {
-    let join_token = ask(&handle, Command::ClusterInit).await?;
+pub(super) async fn init(State(handle): State<Handle>, Body(body): Body<Init>) -> Result<Json<Token>, Refusal> {
+    let key = gossip_key(body.gossip_key)?;
+    let join_token = ask(&handle, |reply| Command::ClusterInit(key, reply)).await?;
     Ok(Json(Token { join_token }))
+}
+
+pub(super) async fn keys(State(handle): State<Handle>) -> Result<Json<Keys>, Refusal> {
+    let view = ask(&handle, |reply| Command::Keys(KeysCommand::View(reply))).await?;
+    Ok(Json(shown(view)))
+}
+
+pub(super) async fn rotate_keys(
+    State(handle): State<Handle>,
+    Body(body): Body<RotateKeys>,
+) -> Result<Json<Keys>, Refusal> {
+    let key = gossip_key(body.gossip_key)?;
+    let view = ask(&handle, |reply| Command::Keys(KeysCommand::Rotate(key, reply))).await?;
+    Ok(Json(shown(view)))
+}
+
+pub(super) async fn rotate_token(State(handle): State<Handle>) -> Result<Json<Token>, Refusal> {
+    let join_token = ask(&handle, |reply| Command::Keys(KeysCommand::RotateToken(reply))).await?;
+    Ok(Json(Token { join_token }))
+}
+
+fn gossip_key(text: Option<String>) -> Result<Option<Key>, Refusal> {
+    let key = text.map(|text| parse_key(&text)).transpose();
+    key.map_err(|error| Refused::invalid(format!("gossip key: {error}")).into())
+}
+
+fn shown(view: KeysView) -> Keys {
+    Keys {
+        version: view.version,
+        phase: view.phase.map(|phase| phase.as_str().to_owned()),
+        fingerprints: view.fingerprints,
+        rotated: view.rotated.map(timestamp),
+        next_in_seconds: view.due.map(|due| due.as_secs()),
+        waiting_for: view.waiting_for,
+    }
 }
 
 pub(super) async fn token(State(handle): State<Handle>) -> Result<Json<Token>, Refusal> {
@@ -52,6 +90,9 @@ pub(super) async fn info(State(handle): State<Handle>) -> Result<Json<Info>, Ref
         swarm_node_id: info.swarm_node_id,
         gossip_name: info.gossip_name,
         gossip_peers: info.gossip_peers,
+        gossip_keys: info.gossip_keys,
+        gossip_refused_plaintext: info.refused_plaintext,
+        gossip_refused_keys: info.refused_keys,
         endpoints: info.endpoints,
         attach_mode: info.attach_mode.to_owned(),
         uplink: info.uplink,

@@ -139,6 +139,9 @@ fn router(handle: Handle) -> Router {
         .route("/swarm", get(swarm::status))
         .route("/swarm/join", post(swarm::join))
         .route("/swarm/leave", post(swarm::leave))
+        .route("/cluster/token/rotate", post(cluster::rotate_token))
+        .route("/cluster/keys", get(cluster::keys))
+        .route("/cluster/keys/rotate", post(cluster::rotate_keys))
         .fallback(async |uri: axum::http::Uri| Refusal::not_found(format!("page not found: {}", uri.path())))
         .method_not_allowed_fallback(async |method: axum::http::Method, uri: axum::http::Uri| {
             Refusal::invalid(format!("{} is not possible with {method}", uri.path()))

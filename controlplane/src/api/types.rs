@@ -422,6 +422,45 @@ pub struct Swarm {
     pub error: String,
 }
 
+/// `POST /cluster/init`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Init {
+    /// The primary gossip key, base64 or hex; one is made if none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip_key: Option<String>,
+}
+
+/// `POST /cluster/keys/rotate`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct RotateKeys {
+    /// The new primary key, base64 or hex; one is made if none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip_key: Option<String>,
+}
+
+/// `GET /cluster/keys`: never the keys themselves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Keys {
+    /// Counts the sets.
+    pub version: u64,
+    /// `settled`, `adding` or `switching`; only on the manager.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// Fingerprints, the primary key's first.
+    pub fingerprints: Vec<String>,
+    /// When the last rotation began, RFC 3339; only on the manager.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotated: Option<String>,
+    /// In how many seconds the next one begins by itself; only on the manager.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_in_seconds: Option<u64>,
+    /// Members that have not acknowledged this version.
+    pub waiting_for: Vec<String>,
+}
+
 /// A token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -447,6 +486,12 @@ pub struct Info {
     pub gossip_name: String,
     /// Live gossip members.
     pub gossip_peers: usize,
+    /// Fingerprints of its gossip keys, the primary one's first; empty: it gossips in the clear.
+    pub gossip_keys: Vec<String>,
+    /// Gossip refused for not being encrypted.
+    pub gossip_refused_plaintext: u64,
+    /// Gossip refused because no key opens it.
+    pub gossip_refused_keys: u64,
     /// Endpoints of this node.
     pub endpoints: usize,
     /// `tcx` or `clsact`.

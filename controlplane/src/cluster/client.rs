@@ -2,7 +2,7 @@
 
 use super::authority::{MANAGER_NAME, signing_request};
 use super::tls::{MISMATCH, PinnedAuthority, TlsError, joiner_config, member_config};
-use super::{JoinAnswer, JoinCall, JoinToken, MAX_BODY, RefusalAnswer};
+use super::{JoinAnswer, JoinCall, JoinToken, KEYS_HOLD, KeysAnswer, KeysCall, MAX_BODY, RefusalAnswer};
 use crate::daemon::{Refused, RefusedKind};
 use crate::store::Identity;
 use http_body_util::{BodyExt, Full, Limited};
@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use weft_core::cluster::keys::KeySet;
 use weft_core::cluster::{Reply, Request};
 
 /// A request that takes longer found no manager: everything it decides takes milliseconds.
@@ -42,8 +43,24 @@ impl ManagerClient {
 
     /// Asks, and waits for the answer. A connection a request: they are rare, and none can go stale.
     pub async fn request(&self, request: &Request) -> Result<Reply, Refused> {
-        call(&self.manager, &self.tls, "/v1/request", request).await
+        call(&self.manager, &self.tls, "/v1/request", request, REQUEST_TIMEOUT).await
     }
+
+    /// Acknowledges the gossip keys of this version, and waits for others; nothing if there are none for a while.
+    pub async fn keys(&self, applied: Option<u64>) -> Result<Option<KeySet>, Refused> {
+        let patience = KEYS_HOLD + REQUEST_TIMEOUT;
+        let answer: KeysAnswer = call(&self.manager, &self.tls, "/v1/keys", &KeysCall { applied }, patience).await?;
+        Ok(answer.keys)
+    }
+}
+
+/// What a join brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// This node's place in the cluster.
+    pub identity: Identity,
+    /// The keys of its gossip.
+    pub keys: KeySet,
 }
 
 /// Joins the cluster that the token is for: what the node needs to be a member.
@@ -53,7 +70,7 @@ pub async fn join(
     default_port: u16,
     name: &str,
     address: IpAddr,
-) -> Result<Identity, Refused> {
+) -> Result<Joined, Refused> {
     let token: JoinToken = token
         .parse()
         .map_err(|error: super::TokenError| refused(RefusedKind::Invalid, error.to_string()))?;
@@ -67,7 +84,7 @@ pub async fn join(
         address,
         csr,
     };
-    let answer: JoinAnswer = call(&manager, &tls, "/v1/join", &joining).await?;
+    let answer: JoinAnswer = call(&manager, &tls, "/v1/join", &joining, REQUEST_TIMEOUT).await?;
     let Some(authority) = pin.certificate() else {
         return Err(refused(
             RefusedKind::Failed,
@@ -79,7 +96,7 @@ pub async fn join(
         .iter()
         .filter_map(|peer| peer.parse::<SocketAddr>().ok())
         .collect();
-    Ok(Identity {
+    let identity = Identity {
         node_name: name.to_owned(),
         member_id: answer.member.id,
         manager,
@@ -87,6 +104,10 @@ pub async fn join(
         certificate_pem: answer.certificate,
         key_pem,
         gossip_peers,
+    };
+    Ok(Joined {
+        identity,
+        keys: answer.keys,
     })
 }
 
@@ -141,15 +162,12 @@ async fn call<T: DeserializeOwned>(
     tls: &Arc<ClientConfig>,
     path: &str,
     body: &impl Serialize,
+    patience: Duration,
 ) -> Result<T, Refused> {
     let body = serde_json::to_vec(body).map_err(|error| refused(RefusedKind::Failed, error.to_string()))?;
-    let exchange = timeout(REQUEST_TIMEOUT, exchange(manager, Arc::clone(tls), path, body)).await;
-    let (status, answer) = exchange.unwrap_or_else(|_| {
-        Err(away(
-            manager,
-            &format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()),
-        ))
-    })?;
+    let exchange = timeout(patience, exchange(manager, Arc::clone(tls), path, body)).await;
+    let (status, answer) =
+        exchange.unwrap_or_else(|_| Err(away(manager, &format!("no answer within {} s", patience.as_secs()))))?;
     if status == StatusCode::OK {
         return serde_json::from_slice(&answer).map_err(|error| {
             refused(

@@ -11,7 +11,9 @@ pub use token::{JoinToken, TokenError};
 
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::time::Duration;
 use weft_core::cluster::Member;
+use weft_core::cluster::keys::KeySet;
 
 /// What a joining node sends to `/v1/join`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,7 +30,24 @@ struct JoinAnswer {
     certificate: String,
     gossip: Vec<String>,
     member: Member,
+    keys: KeySet,
 }
+
+/// What a member sends to `/v1/keys`: the version of the keys that it uses.
+#[derive(Debug, Serialize, Deserialize)]
+struct KeysCall {
+    applied: Option<u64>,
+}
+
+/// What it gets, when there is another set or after [`KEYS_HOLD`].
+#[derive(Debug, Serialize, Deserialize)]
+struct KeysAnswer {
+    keys: Option<KeySet>,
+}
+
+/// How long a request for other keys than the applied ones is held. A manager whose host died shows by its silence only, so not for
+/// ever.
+const KEYS_HOLD: Duration = Duration::from_secs(45);
 
 /// A refusal on the wire.
 #[derive(Debug, Serialize, Deserialize)]

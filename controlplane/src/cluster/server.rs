@@ -2,8 +2,8 @@
 
 use super::authority::node_name;
 use super::tls::{TlsError, server_config};
-use super::{JoinAnswer, JoinCall, MAX_BODY, RefusalAnswer};
-use crate::daemon::{Command, Handle, Refused, RefusedKind};
+use super::{JoinAnswer, JoinCall, KEYS_HOLD, KeysAnswer, KeysCall, MAX_BODY, RefusalAnswer};
+use crate::daemon::{Command, Handle, KeysCommand, Refused, RefusedKind};
 use crate::store::Identity;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -21,9 +21,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use weft_core::cluster::MAX_MEMBERS;
 
-/// Connections served at once. A thousand nodes ask rarely and briefly.
-const MAX_CONNECTIONS: usize = 256;
+/// Connections served at once: every member holds one, waiting for new gossip keys; beside that they ask rarely and briefly.
+const MAX_CONNECTIONS: usize = MAX_MEMBERS + 256;
 
 /// Who does not get through the handshake in this time does not get in.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -114,7 +115,8 @@ async fn answer(request: HttpRequest<Incoming>, node: Option<String>, handle: &H
     let outcome = match (path.as_str(), node) {
         ("/v1/join", _) => admit(request, handle).await.and_then(|admission| json(&admission)),
         ("/v1/request", Some(node)) => forward(request, node, handle).await.and_then(|reply| json(&reply)),
-        ("/v1/request", None) => Err(invalid(
+        ("/v1/keys", Some(node)) => keys(request, node, handle).await.and_then(|answer| json(&answer)),
+        ("/v1/request" | "/v1/keys", None) => Err(invalid(
             "a certificate of this cluster is wanted; join it first".to_owned(),
         )),
         _ => Err(Refused {
@@ -161,7 +163,19 @@ async fn admit(request: HttpRequest<Incoming>, handle: &Handle) -> Result<JoinAn
         certificate: admission.certificate,
         gossip: admission.gossip,
         member: admission.member,
+        keys: admission.keys,
     })
+}
+
+/// Waits for other keys than the applied ones, for a while.
+async fn keys(request: HttpRequest<Incoming>, node: String, handle: &Handle) -> Result<KeysAnswer, Refused> {
+    let KeysCall { applied } = body(request).await?;
+    let asked = handle.ask(|reply| Command::Keys(KeysCommand::Follow { node, applied, reply }));
+    match timeout(KEYS_HOLD, asked).await {
+        Ok(Some(outcome)) => outcome.map(|keys| KeysAnswer { keys: Some(keys) }),
+        Ok(None) => Err(stopping()),
+        Err(_) => Ok(KeysAnswer { keys: None }),
+    }
 }
 
 async fn forward(

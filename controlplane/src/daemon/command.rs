@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::sync::{mpsc, oneshot};
 use weft_core::cluster;
+use weft_core::cluster::keys::{KeySet, KeysView};
 use weft_core::id::{EndpointId, MacAddress, NetworkId};
+use weft_core::networkdb::Key;
 
 /// Where an answer goes.
 pub type ReplyTo<T> = oneshot::Sender<T>;
@@ -193,6 +195,12 @@ pub struct Info {
     pub gossip_name: String,
     /// Live gossip members, itself included.
     pub gossip_peers: usize,
+    /// Fingerprints of its gossip keys, the primary one's first; empty: it gossips in the clear.
+    pub gossip_keys: Vec<String>,
+    /// Gossip refused for not being encrypted.
+    pub refused_plaintext: u64,
+    /// Gossip refused because no key opens it.
+    pub refused_keys: u64,
     /// Endpoints of this node.
     pub endpoints: usize,
     /// How the programs are attached: `tcx` or `clsact`.
@@ -241,8 +249,8 @@ pub enum Command {
     },
     /// What this node sees of a network.
     View(NetworkId, ReplyTo<NetworkView>),
-    /// Make this node the manager of a new cluster; answers with the join token.
-    ClusterInit(ReplyTo<Result<String, Refused>>),
+    /// Make this node the manager of a new cluster, with this gossip key or one of its own; answers with the join token.
+    ClusterInit(Option<Key>, ReplyTo<Result<String, Refused>>),
     /// The join token (manager only).
     ClusterToken(ReplyTo<Result<String, Refused>>),
     /// Join a cluster.
@@ -279,6 +287,8 @@ pub enum Command {
     ClusterJoined(Box<super::membership::Admitted>, ReplyTo<Result<(), Refused>>),
     /// The manager was told that this node leaves.
     ClusterLeft(ReplyTo<Result<(), Refused>>),
+    /// Something about the gossip keys, or the join token.
+    Keys(KeysCommand),
     /// The endpoints that the manager has on record for this node.
     Allocated(Vec<EndpointId>),
     /// Join the gossip through these members.
@@ -356,6 +366,28 @@ pub struct SwarmView {
     pub ended: Option<String>,
 }
 
+/// What may be asked of the daemon about the cluster's secrets, or told.
+#[derive(Debug)]
+pub enum KeysCommand {
+    /// Another node holds the keys of this version, which acknowledges them; answered when there are others (manager only).
+    Follow {
+        /// The node's name, out of its certificate.
+        node: String,
+        /// The version; nothing if it holds none.
+        applied: Option<u64>,
+        /// Where the answer goes.
+        reply: ReplyTo<Result<KeySet, Refused>>,
+    },
+    /// The manager handed out this set; answered with whether it is in use and stored.
+    Changed(KeySet, ReplyTo<bool>),
+    /// Replace the gossip keys, by this one or one of the manager's own (manager only).
+    Rotate(Option<Key>, ReplyTo<Result<KeysView, Refused>>),
+    /// What may be told of the gossip keys.
+    View(ReplyTo<Result<KeysView, Refused>>),
+    /// Replace the join token (manager only).
+    RotateToken(ReplyTo<Result<String, Refused>>),
+}
+
 /// What an admitted node gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
@@ -365,6 +397,8 @@ pub struct Admission {
     pub gossip: Vec<String>,
     /// The member as recorded.
     pub member: cluster::Member,
+    /// The keys of the gossip.
+    pub keys: KeySet,
 }
 
 /// Talks to the daemon; cheap to clone.

@@ -1,13 +1,12 @@
 //! Performing what the node wants done.
 
-use super::membership::Membership;
 use super::{Command, Daemon, Leaving, new_node};
 use crate::netlink::HOST_INTERFACE_PREFIX;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use weft_core::cluster::{Reply, Request};
 use weft_core::id::NetworkId;
-use weft_core::networkdb::{Keyring, LogLevel};
+use weft_core::networkdb::LogLevel;
 use weft_core::node::{Effect, Input};
 
 impl Daemon {
@@ -162,11 +161,7 @@ impl Daemon {
     pub(super) fn fresh_node(&mut self) -> Result<(), String> {
         let now = self.now();
         self.node = new_node(now, &self.config, self.advertise, self.vtep)?;
-        let keyring = match &self.membership {
-            Membership::Swarm(member) => member.keyring(),
-            _ => Keyring::default(),
-        };
-        self.node.set_keyring(now, keyring);
+        self.set_keyring();
         for (network, endpoint) in self.endpoints.published() {
             self.node.handle(now, Input::NetworkKnown(network));
             self.node.handle(now, Input::Attach(Box::new(endpoint)));

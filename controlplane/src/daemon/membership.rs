@@ -1,39 +1,45 @@
 //! This node's place in a cluster: outside, a worker that asks its manager, or the manager.
 
 use super::connect::remove_links_and_files;
+use super::keys::{ManagerKeys, WorkerKeys};
 use super::swarm::Member as SwarmMember;
-use super::{Admission, Command, Daemon, JoinRequest, Leaving, NodeView, Refused, RefusedKind, ReplyTo};
+use super::{Command, Daemon, JoinRequest, Leaving, NodeView, Refused, RefusedKind, ReplyTo};
 use crate::cluster::client::{self, ManagerClient};
 use crate::cluster::{Authority, JoinToken, der, server};
 use crate::netlink::Netlink;
 use crate::store::{ClusterStore, Identity, ManagerSecrets, NodeEndpoint, Store};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
+use weft_core::cluster::keys::KeySet;
 use weft_core::cluster::{Member, Refusal, RefusalKind, Reply, Request, Role, State};
+use weft_core::networkdb::Key;
 
 /// Where this node stands.
 pub(super) enum Membership {
     Outside,
-    Worker(Worker),
+    Worker(Box<Worker>),
     Manager(Box<Manager>),
     /// A worker of a Docker swarm.
     Swarm(Box<SwarmMember>),
 }
 
 pub(super) struct Worker {
-    identity: Identity,
+    pub(super) identity: Identity,
     client: Arc<ManagerClient>,
+    pub(super) keys: WorkerKeys,
 }
 
 pub(super) struct Manager {
-    identity: Identity,
-    secrets: ManagerSecrets,
-    authority: Authority,
+    pub(super) identity: Identity,
+    pub(super) secrets: ManagerSecrets,
+    pub(super) authority: Authority,
     state: State,
     store: ClusterStore,
     server: JoinHandle<()>,
+    pub(super) keys: ManagerKeys,
 }
 
 impl Drop for Manager {
@@ -45,7 +51,7 @@ impl Drop for Manager {
 /// What a join brought, on its way to the daemon.
 #[derive(Debug)]
 pub struct Admitted {
-    identity: Identity,
+    joined: client::Joined,
 }
 
 impl Membership {
@@ -82,7 +88,7 @@ impl Membership {
 }
 
 impl Manager {
-    fn answer(&mut self, request: &Request) -> Result<Reply, Refused> {
+    pub(super) fn answer(&mut self, request: &Request) -> Result<Reply, Refused> {
         let mut entropy = [0; 32];
         getrandom::fill(&mut entropy)
             .map_err(|error| Refused::failed(format!("no random bytes from the kernel: {error}")))?;
@@ -107,14 +113,21 @@ impl Daemon {
         };
         let peers = identity.gossip_peers.clone();
         match self.store.manager_secrets().map_err(|error| error.to_string())? {
-            Some(secrets) => self.become_manager(identity, secrets).map_err(|error| error.message)?,
-            None => self.become_worker(identity).map_err(|error| error.message)?,
+            Some(secrets) => {
+                let keys = ManagerKeys::restore(&self.store, self.now()).map_err(|error| error.message)?;
+                self.become_manager(identity, secrets, keys)
+                    .map_err(|error| error.message)?;
+            }
+            None => {
+                let keys = self.store.key_set().map_err(|error| error.to_string())?;
+                self.become_worker(identity, keys).map_err(|error| error.message)?;
+            }
         }
         self.join_remembered(&peers);
         Ok(())
     }
 
-    fn join_remembered(&mut self, peers: &[SocketAddr]) {
+    pub(super) fn join_remembered(&mut self, peers: &[SocketAddr]) {
         let own = SocketAddr::new(IpAddr::V4(self.advertise), self.config.gossip_port);
         let others: Vec<SocketAddr> = peers.iter().copied().filter(|peer| *peer != own).collect();
         if !others.is_empty() {
@@ -122,7 +135,12 @@ impl Daemon {
         }
     }
 
-    fn become_manager(&mut self, identity: Identity, secrets: ManagerSecrets) -> Result<(), Refused> {
+    fn become_manager(
+        &mut self,
+        identity: Identity,
+        secrets: ManagerSecrets,
+        keys: ManagerKeys,
+    ) -> Result<(), Refused> {
         let authority = Authority::load(&identity.ca_pem, &secrets.ca_key_pem).map_err(Refused::failed)?;
         let store = ClusterStore::open(&self.config.data_dir).map_err(Refused::failed)?;
         let pools = self.config.default_addr_pools.clone();
@@ -142,13 +160,17 @@ impl Daemon {
             state,
             store,
             server,
+            keys,
         }));
+        self.set_keyring();
         Ok(())
     }
 
-    fn become_worker(&mut self, identity: Identity) -> Result<(), Refused> {
+    fn become_worker(&mut self, identity: Identity, keys: Option<KeySet>) -> Result<(), Refused> {
         let client = Arc::new(ManagerClient::new(&identity).map_err(Refused::failed)?);
-        self.membership = Membership::Worker(Worker { identity, client });
+        let keys = WorkerKeys::follow(keys, Arc::clone(&client), self.handle.clone());
+        self.membership = Membership::Worker(Box::new(Worker { identity, client, keys }));
+        self.set_keyring();
         Ok(())
     }
 
@@ -199,50 +221,7 @@ impl Daemon {
         manager.answer(&request)
     }
 
-    /// A node presents the token's secret: it becomes a member, and its certificate is signed.
-    pub(super) fn admit(
-        &mut self,
-        secret: &str,
-        name: String,
-        address: IpAddr,
-        csr: &str,
-    ) -> Result<Admission, Refused> {
-        let gossip_port = self.config.gossip_port;
-        let gossip: Vec<String> = self
-            .node
-            .peers()
-            .into_iter()
-            .map(|(_, ip)| SocketAddr::new(ip, gossip_port).to_string())
-            .collect();
-        let Membership::Manager(manager) = &mut self.membership else {
-            return Err(outside());
-        };
-        if !constant_time_equal(secret.as_bytes(), manager.secrets.join_secret.as_bytes()) {
-            return Err(Refused::invalid(
-                "the join token is not valid for this cluster: its secret is wrong; `weft cluster join-token` on the manager prints the right one",
-            ));
-        }
-        let certificate = manager.authority.sign(csr, &name).map_err(Refused::invalid)?;
-        match manager.answer(&Request::MemberAdd {
-            name,
-            address,
-            role: Role::Worker,
-        })? {
-            Reply::Member(member) => {
-                tracing::info!(node = member.name, %address, "node joined the cluster");
-                Ok(Admission {
-                    certificate,
-                    gossip,
-                    member,
-                })
-            }
-            other => Err(Refused::failed(format!(
-                "a member was to be added, the answer is {other:?}"
-            ))),
-        }
-    }
-
-    pub(super) fn cluster_init(&mut self) -> Result<String, Refused> {
+    pub(super) fn cluster_init(&mut self, gossip_key: Option<Key>) -> Result<String, Refused> {
         self.must_be_outside()?;
         let authority = Authority::create().map_err(Refused::failed)?;
         let name = self.config.node_name.clone();
@@ -261,11 +240,14 @@ impl Daemon {
         let secrets = ManagerSecrets {
             ca_key_pem: authority.key_pem(),
             join_secret: JoinToken::new_secret().map_err(Refused::failed)?,
+            replaced_secret: None,
         };
-        self.become_manager(identity, secrets)?;
+        let keys = ManagerKeys::create(&self.store, self.now(), gossip_key)?;
+        self.become_manager(identity, secrets, keys)?;
         let outcome = self.finish_init(name, address);
         if outcome.is_err() {
             self.forget_cluster();
+            self.set_keyring();
         }
         outcome
     }
@@ -322,8 +304,8 @@ impl Daemon {
         let handle = self.handle.clone();
         tokio::spawn(async move {
             let outcome = match client::join(&request.token, &request.manager, port, &name, address).await {
-                Ok(identity) => {
-                    let admitted = Box::new(Admitted { identity });
+                Ok(joined) => {
+                    let admitted = Box::new(Admitted { joined });
                     handle
                         .ask(|reply| Command::ClusterJoined(admitted, reply))
                         .await
@@ -337,11 +319,13 @@ impl Daemon {
 
     pub(super) fn cluster_joined(&mut self, admitted: Admitted) -> Result<(), Refused> {
         self.must_be_outside()?;
-        let identity = admitted.identity;
+        let client::Joined { identity, keys } = admitted.joined;
+        // The keys first: an identity without them would gossip in the clear after a crash between the two.
+        self.store.put_key_set(&keys).map_err(Refused::failed)?;
         self.store.put_identity(&identity, None).map_err(Refused::failed)?;
         let peers = identity.gossip_peers.clone();
         tracing::info!(manager = identity.manager, "joined the cluster");
-        self.become_worker(identity)?;
+        self.become_worker(identity, Some(keys))?;
         self.join_remembered(&peers);
         Ok(())
     }
@@ -391,6 +375,7 @@ impl Daemon {
         }
     }
 
+    /// The gossip's keyring stays: the goodbye is for the others.
     fn forget_cluster(&mut self) {
         self.membership = Membership::Outside;
         if let Err(error) = self.store.forget_cluster() {
@@ -402,7 +387,7 @@ impl Daemon {
     }
 
     pub(super) fn nodes(&mut self, reply: ReplyTo<Result<Vec<NodeView>, Refused>>) {
-        let live: Vec<IpAddr> = self.node.peers().into_iter().map(|(_, ip)| ip).collect();
+        let live = self.live_addresses();
         let own = self.config.node_name.clone();
         let (members, answer) = tokio::sync::oneshot::channel();
         self.ask_manager(Request::MemberList, members);
@@ -422,6 +407,11 @@ impl Daemon {
             };
             let _ = reply.send(outcome);
         });
+    }
+
+    /// Where the gossip sees live nodes, this one included.
+    pub(super) fn live_addresses(&self) -> BTreeSet<IpAddr> {
+        self.node.peers().into_iter().map(|(_, ip)| ip).collect()
     }
 
     /// Who is alive now is whom to ask after a restart.
@@ -507,8 +497,12 @@ impl Daemon {
 }
 
 impl Manager {
-    fn is_member(&self, node: &str) -> bool {
-        self.state.members().values().any(|member| member.name == node)
+    pub(super) fn is_member(&self, node: &str) -> bool {
+        self.members().any(|member| member.name == node)
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.state.members().values()
     }
 }
 
@@ -526,7 +520,7 @@ async fn take_leave(mut membership: Membership, netlink: &Netlink, name: &str, g
     }
 }
 
-fn refused(refusal: Refusal) -> Refused {
+pub(super) fn refused(refusal: Refusal) -> Refused {
     let kind = match refusal.kind {
         RefusalKind::Invalid => RefusedKind::Invalid,
         RefusalKind::NotFound => RefusedKind::NotFound,
@@ -538,7 +532,7 @@ fn refused(refusal: Refusal) -> Refused {
     }
 }
 
-fn outside() -> Refused {
+pub(super) fn outside() -> Refused {
     Refused {
         kind: RefusedKind::Unavailable,
         message: "this node is not part of a cluster; `weft cluster init` starts one, `weft cluster join` joins one"
@@ -546,13 +540,8 @@ fn outside() -> Refused {
     }
 }
 
-fn in_swarm() -> Refused {
+pub(super) fn in_swarm() -> Refused {
     Refused::conflict("this node is part of a Docker swarm; `weft swarm leave` leaves it")
-}
-
-/// Takes as long for a nearly right secret as for a wrong one.
-fn constant_time_equal(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }
 
 pub(super) fn unix_nanos() -> u64 {

@@ -1,10 +1,12 @@
 //! The daemon: one task that owns all state. Others send it a [`Command`] and wait for the answer.
 
+mod admission;
 mod command;
 mod connect;
 mod diagnose;
 mod effects;
 mod endpoints;
+mod keys;
 mod membership;
 mod namespaces;
 mod swarm;
@@ -146,10 +148,16 @@ impl Daemon {
         tokio::spawn(namespaces::watch(self.handle.clone()));
         loop {
             // 1. Do what the node wants done, before anything new is heard.
+            self.advance_keys();
             self.perform_effects();
             self.answer_synced();
             // 2. Wait for the first thing that happens.
-            let wake = self.node.poll_timeout().map(|at| self.started + at.since_origin());
+            let timeouts = [self.node.poll_timeout(), self.keys_timeout()];
+            let wake = timeouts
+                .into_iter()
+                .flatten()
+                .min()
+                .map(|at| self.started + at.since_origin());
             tokio::select! {
                 () = &mut shutdown => break,
                 input = self.sockets.next() => {
@@ -205,9 +213,10 @@ impl Daemon {
             Command::View(network, reply) => {
                 let _ = reply.send(self.view(&network));
             }
-            Command::ClusterInit(reply) => {
-                let _ = reply.send(self.cluster_init());
+            Command::ClusterInit(gossip_key, reply) => {
+                let _ = reply.send(self.cluster_init(gossip_key));
             }
+            Command::Keys(command) => self.keys(command),
             Command::ClusterToken(reply) => {
                 let _ = reply.send(self.cluster_token());
             }
@@ -259,6 +268,7 @@ impl Daemon {
     }
 
     fn info(&self) -> Info {
+        let stats = self.node.gossip().stats();
         Info {
             node_name: self.config.node_name.clone(),
             role: self.membership.role(),
@@ -266,6 +276,16 @@ impl Daemon {
             swarm_node_id: self.membership.swarm_node_id(),
             gossip_name: self.node.name().to_string(),
             gossip_peers: self.node.peers().len(),
+            gossip_keys: self
+                .node
+                .gossip()
+                .keyring()
+                .keys()
+                .iter()
+                .map(|key| key.fingerprint())
+                .collect(),
+            refused_plaintext: stats.refused_plaintext,
+            refused_keys: stats.refused_keys,
             endpoints: self.endpoints.len(),
             attach_mode: self.dataplane.attach_mode().as_str(),
             uplink: self.uplink.clone(),

@@ -6,6 +6,7 @@ use crate::netns::NetnsSpec;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use weft_core::cluster::keys::{KeyRow, KeySet};
 use weft_core::cluster::{Allocation, Network, Service};
 use weft_core::id::EndpointId;
 
@@ -13,6 +14,10 @@ const FILE: &str = "node.redb";
 const IDENTITY: &str = "identity";
 const SECRETS: &str = "secrets";
 const ENDPOINT: &str = "endpoint";
+/// A worker's gossip keys.
+const KEYS: &str = "keys";
+/// The manager's, with the state of their rotation.
+const ROTATION: &str = "rotation";
 /// There is one identity, and one set of secrets.
 const ONLY: &str = "own";
 
@@ -42,6 +47,9 @@ pub struct ManagerSecrets {
     pub ca_key_pem: String,
     /// The secret part of the join token.
     pub join_secret: String,
+    /// The one before, to tell whoever still has it what is wrong with it.
+    #[serde(default)]
+    pub replaced_secret: Option<String>,
 }
 
 /// An endpoint of this node, with all that is needed to take it over while the manager is away.
@@ -98,11 +106,33 @@ impl NodeStore {
         self.file.write(&writes)
     }
 
-    /// Forgets identity, secrets and endpoints.
+    /// A worker's gossip keys.
+    pub fn key_set(&self) -> Result<Option<KeySet>, StoreError> {
+        Ok(self.file.rows(KEYS)?.pop())
+    }
+
+    /// Writes a worker's gossip keys.
+    pub fn put_key_set(&self, set: &KeySet) -> Result<(), StoreError> {
+        self.file.write(&[self.put(format!("{KEYS}/{ONLY}"), set)?])
+    }
+
+    /// The manager's gossip keys, and how far their rotation is.
+    pub fn key_row(&self) -> Result<Option<KeyRow>, StoreError> {
+        Ok(self.file.rows(ROTATION)?.pop())
+    }
+
+    /// Writes them.
+    pub fn put_key_row(&self, row: &KeyRow) -> Result<(), StoreError> {
+        self.file.write(&[self.put(format!("{ROTATION}/{ONLY}"), row)?])
+    }
+
+    /// Forgets identity, secrets, keys and endpoints.
     pub fn forget_cluster(&self) -> Result<(), StoreError> {
         self.file.write(&[
             Write::RemoveKind(IDENTITY),
             Write::RemoveKind(SECRETS),
+            Write::RemoveKind(KEYS),
+            Write::RemoveKind(ROTATION),
             Write::RemoveKind(ENDPOINT),
         ])
     }

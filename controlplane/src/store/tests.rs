@@ -99,6 +99,7 @@ fn identity_and_secrets_come_back_and_go() {
     let secrets = ManagerSecrets {
         ca_key_pem: "k".to_owned(),
         join_secret: "s".to_owned(),
+        replaced_secret: None,
     };
     let store = NodeStore::open(&directory.0).unwrap();
     store.put_identity(&identity, Some(&secrets)).unwrap();

@@ -14,8 +14,10 @@ use weft::cluster::{Authority, JoinToken};
 use weft::daemon::{
     Admission, Command, Connect, Handle, Info, JoinRequest, LocalEndpoint, NetworkView, NodeView, Refused, RefusedKind,
 };
+use weft_core::cluster::keys::{GossipKeys, KeySet};
 use weft_core::cluster::{Member, Refusal, RefusalKind, Reply, Request, Role, State};
 use weft_core::id::EndpointId;
+use weft_core::networkdb::Key;
 
 /// How long a condition may take to come true on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -224,7 +226,7 @@ impl Mind {
                 };
                 drop(reply.send(NetworkView { endpoints, peers }));
             }
-            Command::ClusterInit(reply) => drop(reply.send(self.init())),
+            Command::ClusterInit(None, reply) => drop(reply.send(self.init())),
             Command::ClusterToken(reply) => drop(reply.send(self.must_be_inside().map(|()| self.token()))),
             Command::ClusterJoin(request, reply) => {
                 self.joins.lock().unwrap().push(request);
@@ -315,6 +317,7 @@ impl Mind {
             certificate,
             gossip: vec!["127.0.0.1:7946".to_owned()],
             member,
+            keys: keys(),
         })
     }
 
@@ -407,10 +410,19 @@ impl Mind {
             gossip_name: "4a027258ed3e".to_owned(),
             gossip_peers: 1,
             endpoints: self.endpoints.len(),
+            gossip_keys: vec!["00112233".to_owned()],
+            refused_plaintext: 1,
+            refused_keys: 2,
             attach_mode: "tcx",
             uplink: "eth0".to_owned(),
         }
     }
+}
+
+/// The gossip keys that a node gets when it joins.
+pub(crate) fn keys() -> KeySet {
+    let [primary, reserve] = [[1; 32], [2; 32]].map(|bytes| Key::new(&bytes).unwrap());
+    GossipKeys::create(weft_core::time::Instant::ZERO, 1, primary, reserve).set()
 }
 
 /// The token for an authority and [`SECRET`].

@@ -7,6 +7,7 @@ mod allocations;
 mod check;
 mod decide;
 mod index;
+pub mod keys;
 mod members;
 mod networks;
 mod options;

@@ -3,9 +3,11 @@
 use crate::Failure;
 use crate::output::{line, table};
 use clap::Subcommand;
-use weft::api::types::{Info, Join, Leave, Node, Token};
+use std::path::{Path, PathBuf};
+use weft::api::types::{Info, Init, Join, Keys, Leave, Node, RotateKeys, Token};
 use weft::client::Client;
 use weft_core::cluster::Role;
+use weft_core::cluster::keys::{key_text, parse_key};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -14,6 +16,9 @@ pub(crate) enum Verb {
         /// Print only the join token
         #[arg(long, short)]
         quiet: bool,
+        /// Encrypt gossip with the key in this file instead of one made here: 16, 24 or 32 bytes, base64 or hex
+        #[arg(long, value_name = "FILE")]
+        gossip_key_file: Option<PathBuf>,
     },
     /// Join a cluster as a worker
     Join {
@@ -29,6 +34,24 @@ pub(crate) enum Verb {
         /// Print only the token
         #[arg(long, short)]
         quiet: bool,
+        /// Make a new token first; the old one lets nobody in any more
+        #[arg(long)]
+        rotate: bool,
+    },
+    /// Show the gossip keys: fingerprints, and how far a rotation is
+    Keys {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replace the gossip keys (on the manager)
+    ///
+    /// The new key is added on all nodes, then used, then the oldest is removed, each step when all live nodes have acknowledged
+    /// the one before; `weft cluster keys` shows how far it is. The manager does this by itself every 12 hours.
+    RotateKeys {
+        /// Use the key in this file instead of one made here: 16, 24 or 32 bytes, base64 or hex
+        #[arg(long, value_name = "FILE")]
+        key_file: Option<PathBuf>,
     },
     /// Leave the cluster
     Leave {
@@ -47,8 +70,9 @@ pub(crate) enum NodeVerb {
 
 pub(crate) async fn run(client: &Client, verb: Verb) -> Result<(), Failure> {
     match verb {
-        Verb::Init { quiet } => {
-            let token: Token = client.post("/cluster/init", &()).await?;
+        Verb::Init { quiet, gossip_key_file } => {
+            let gossip_key = key_of(gossip_key_file.as_deref())?;
+            let token: Token = client.post("/cluster/init", &Init { gossip_key }).await?;
             if !quiet {
                 let info: Info = client.get("/info").await?;
                 line(&format!(
@@ -70,15 +94,67 @@ pub(crate) async fn run(client: &Client, verb: Verb) -> Result<(), Failure> {
                 .await?;
             line("This node joined a cluster as a worker.")
         }
-        Verb::JoinToken { quiet } => {
-            let token: Token = client.get("/cluster/token").await?;
+        Verb::JoinToken { quiet, rotate } => {
+            let token: Token = match rotate {
+                true => client.post("/cluster/token/rotate", &()).await?,
+                false => client.get("/cluster/token").await?,
+            };
             print_token(client, &token, quiet).await
+        }
+        Verb::Keys { json } => {
+            let keys: Keys = client.get("/cluster/keys").await?;
+            if json {
+                return crate::output::json(&keys);
+            }
+            print_keys(&keys)
+        }
+        Verb::RotateKeys { key_file } => {
+            let gossip_key = key_of(key_file.as_deref())?;
+            let _: Keys = client.post("/cluster/keys/rotate", &RotateKeys { gossip_key }).await?;
+            line("The gossip keys are being replaced; `weft cluster keys` shows how far it is.")
         }
         Verb::Leave { force } => {
             client.tell("/cluster/leave", &Leave { force }).await?;
             line("Node left the cluster.")
         }
     }
+}
+
+/// The key in a file, as the daemon takes it.
+fn key_of(file: Option<&Path>) -> Result<Option<String>, Failure> {
+    let Some(path) = file else { return Ok(None) };
+    let explain =
+        |error: &dyn std::fmt::Display| Failure::Input(format!("gossip key file {}: {error}", path.display()));
+    let text = std::fs::read(path).map_err(|error| explain(&error))?;
+    let key = parse_key(&String::from_utf8_lossy(&text)).map_err(|error| explain(&error))?;
+    Ok(Some(key_text(&key)))
+}
+
+fn print_keys(keys: &Keys) -> Result<(), Failure> {
+    let row = |(at, fingerprint): (usize, &String)| {
+        let used = if at == 0 { "primary" } else { "accepted" };
+        vec![fingerprint.clone(), used.to_owned()]
+    };
+    table(
+        &["FINGERPRINT", "USE"],
+        &keys.fingerprints.iter().enumerate().map(row).collect::<Vec<_>>(),
+    )?;
+    let phase = keys.phase.as_deref().unwrap_or("known to the manager");
+    line(&format!("\nVersion: {}\nPhase: {phase}", keys.version))?;
+    if let Some(rotated) = &keys.rotated {
+        line(&format!("Rotated: {rotated}"))?;
+    }
+    if let Some(seconds) = keys.next_in_seconds {
+        line(&format!(
+            "Next Rotation: in {} h {} min",
+            seconds / 3600,
+            seconds % 3600 / 60
+        ))?;
+    }
+    if !keys.waiting_for.is_empty() {
+        line(&format!("Not Acknowledged By: {}", keys.waiting_for.join(", ")))?;
+    }
+    Ok(())
 }
 
 async fn print_token(client: &Client, token: &Token, quiet: bool) -> Result<(), Failure> {
@@ -144,6 +220,14 @@ pub(crate) async fn info(client: &Client) -> Result<(), Failure> {
     }
     line(&format!("Gossip Name: {}", info.gossip_name))?;
     line(&format!("Gossip Peers: {}", info.gossip_peers))?;
+    match info.gossip_keys.first() {
+        Some(primary) => line(&format!("Gossip Encryption: AES-GCM, primary key {primary}"))?,
+        None => line("Gossip Encryption: none outside of a cluster")?,
+    }
+    line(&format!(
+        "Gossip Refused: {} in the clear, {} with other keys",
+        info.gossip_refused_plaintext, info.gossip_refused_keys
+    ))?;
     line(&format!("Endpoints: {}", info.endpoints))?;
     line(&format!("Uplink: {} ({})", info.uplink, info.attach_mode))
 }

@@ -57,6 +57,8 @@ pub(crate) enum Failure {
     Client(ClientError),
     /// The terminal, or the pipe.
     Output(std::io::Error),
+    /// Something that the user named: one line.
+    Input(String),
     /// Some of several failed; each was told.
     Told,
 }
@@ -106,6 +108,10 @@ fn main() -> ExitCode {
         }
         Err(Failure::Client(error)) => {
             eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+        Err(Failure::Input(message)) => {
+            eprintln!("weft: {message}");
             ExitCode::FAILURE
         }
         Err(Failure::Told) => ExitCode::FAILURE,
