@@ -1,9 +1,12 @@
 //! The diagnostic servers of three hosts: what is changed through one is told by all, and is what the kernels' maps have.
 
 use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use weft_tests::misuse::{DIAGNOSTIC_PORT, SOON, get, is, switch_on};
 use weft_tests::rig::{Container, Error, Host, Options, Result, Rig, program, wait_until};
+use weft_tests::traffic::Place;
 
 /// The two tables that the data plane follows.
 const TABLES: [&str; 2] = ["overlay_peer_table", "endpoint_table"];
@@ -247,6 +250,16 @@ fn an_entry_reaches_all_tables_and_maps_and_goes_with_its_owner() -> Result<()> 
     is("OK\nentries: 0, qlen: 0\n", &get(third, &stats)?)
 }
 
+/// Sends what a virtual IP does not speak, so that it says so.
+fn speak_sctp(container: &Container, vip: Ipv4Addr) -> Result<()> {
+    const SCTP: i32 = 132;
+    let sent = container.enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(SCTP)))?;
+        socket.send_to(&[0; 32], &SocketAddr::from((vip, 0)).into())
+    });
+    sent.map(drop).map_err(|error| Error::new(error.to_string()))
+}
+
 #[test]
 fn every_map_is_told_in_text_and_json() -> Result<()> {
     let mut cluster = Cluster::start()?;
@@ -261,6 +274,8 @@ fn every_map_is_told_in_text_and_json() -> Result<()> {
     wait_until(SOON, "both tasks answer at the VIP", || {
         cluster.containers[0].tool(&["http-get", "-n", "4", &format!("http://{vip}/")])
     })?;
+    let address = vip.parse().map_err(|error| Error::new(format!("{vip:?}: {error}")))?;
+    speak_sctp(&cluster.containers[0], address)?;
     let host = &cluster.rig.hosts[0];
     let listed = entries(host, "/maps")?;
     let mut names: Vec<&str> = listed.iter().filter_map(|map| map["name"].as_str()).collect();
