@@ -27,7 +27,7 @@ impl Daemon {
             return Err(outside());
         };
         manager.check_secret(secret)?;
-        manager.make_room(&name, address, &live)?;
+        let dead = manager.dead_member_at(&name, address, &live)?;
         let certificate = manager.authority.sign(csr, &name).map_err(Refused::invalid)?;
         match manager.answer(&Request::MemberAdd {
             name,
@@ -35,6 +35,10 @@ impl Daemon {
             role: Role::Worker,
         })? {
             Reply::Member(member) => {
+                if let Some(dead) = dead {
+                    tracing::info!(node = member.name, removed = dead, %address, "a node joined at the address of a dead one");
+                    manager.answer(&Request::MemberRemove { name: dead })?;
+                }
                 tracing::info!(node = member.name, %address, "node joined the cluster");
                 Ok(Admission {
                     certificate,
@@ -66,19 +70,16 @@ impl Manager {
         )))
     }
 
-    /// Another member at the same address: refused while it is live, else its place is taken.
-    fn make_room(&mut self, name: &str, address: IpAddr, live: &BTreeSet<IpAddr>) -> Result<(), Refused> {
+    /// Another member at the same address: refused while it is live, else its place is taken once the new one is in.
+    fn dead_member_at(&self, name: &str, address: IpAddr, live: &BTreeSet<IpAddr>) -> Result<Option<String>, Refused> {
         let other = |member: &&Member| member.address == address && !member.name.eq_ignore_ascii_case(name);
-        let Some(other) = self.members().find(other).map(|member| member.name.clone()) else {
-            return Ok(());
-        };
-        if live.contains(&address) {
-            return Err(Refused::conflict(format!(
+        let other = self.members().find(other).map(|member| member.name.clone());
+        match other {
+            Some(other) if live.contains(&address) => Err(Refused::conflict(format!(
                 "node {name} cannot join at {address}: node {other} is live at that address; give each node an advertise-addr of its own, or `weft cluster leave` on {other} first"
-            )));
+            ))),
+            other => Ok(other),
         }
-        tracing::info!(node = name, removed = other, %address, "a dead member's address joins under another name");
-        self.answer(&Request::MemberRemove { name: other }).map(drop)
     }
 }
 
