@@ -14,6 +14,7 @@
 //! | [`overlay`] | where each address lives |
 //! | [`service`] | services, backends, names |
 //! | [`dns`] | the answer to a question |
+//! | [`recording`] | how what entered a node's gossip is written down and run again |
 //! | [`swarm`] | what a member of a Docker swarm answers its managers |
 //! | [`wanted`], [`reconcile`] | what the kernel's maps should hold, and the steps there |
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ pub mod node;
 pub mod overlay;
 pub mod reconcile;
 pub mod record;
+pub mod recording;
 pub mod service;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;

@@ -5,6 +5,7 @@
 //! [`Node::poll_timeout`]. Commands that have an answer at once (table operations, look-ups) are methods.
 
 mod derive;
+mod recording;
 mod retired;
 #[cfg(test)]
 mod tests;

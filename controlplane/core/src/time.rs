@@ -1,5 +1,6 @@
 //! A point in time, as a number that the caller supplies.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::ops::{Add, Sub};
 pub use std::time::Duration;
@@ -30,6 +31,21 @@ impl Instant {
     /// Time from `earlier` to this instant; zero if `earlier` is later.
     pub const fn saturating_since(self, earlier: Instant) -> Duration {
         self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Nanoseconds since the origin; what is later than 584 years is written as that.
+impl Serialize for Instant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let nanos = u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX);
+        serializer.serialize_u64(nanos)
+    }
+}
+
+impl<'de> Deserialize<'de> for Instant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let nanos = u64::deserialize(deserializer)?;
+        Ok(Instant(Duration::from_nanos(nanos)))
     }
 }
 

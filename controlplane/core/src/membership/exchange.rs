@@ -1,18 +1,19 @@
 //! Streams: exchanging whole views, and what else is said over TCP (`spec/networkdb.md` 3.3.9 and 3.4).
 
 use super::refusals::Reason;
-use super::{LogLevel, Membership, Output, StreamId};
+use super::{LogLevel, Membership, Opened, Output, StreamId};
 use crate::time::{Duration, Instant};
 use crate::wire::WireError;
 use crate::wire::message::Accusation;
 use crate::wire::stream::{self, NodeState, PushNode, PushPull, StreamMessage};
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// When a stream that was opened is given up. The caller reports after 10 seconds; this is for a caller that does not.
 const STREAM_DEADLINE: Duration = Duration::from_secs(15);
 
 /// A stream that was opened here and expects a reply.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Exchange {
     /// The ping that it carries; a push/pull if none.
     ping: Option<u32>,
@@ -87,9 +88,16 @@ impl Membership {
         }
     }
 
-    /// Handles the message on an accepted stream.
-    pub fn handle_request(&mut self, now: Instant, stream: StreamId, from: SocketAddr, bytes: &[u8]) {
-        let opened = match self.config.keyring.open_stream(bytes) {
+    /// Handles the message on an accepted stream as it came.
+    #[cfg(test)]
+    pub(crate) fn handle_request(&mut self, now: Instant, stream: StreamId, from: SocketAddr, bytes: &[u8]) {
+        let opened = self.config.keyring.open_stream(bytes);
+        self.handle_opened_request(now, stream, from, opened);
+    }
+
+    /// Handles the message on an accepted stream, opened with this node's keys or refused by them.
+    pub fn handle_opened_request(&mut self, now: Instant, stream: StreamId, from: SocketAddr, opened: Opened) {
+        let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 self.refuse(now, from, &error);
@@ -130,12 +138,19 @@ impl Membership {
         self.warn_rarely(now, Reason::Unreadable, format!("gossip stream from {from}: {error}"));
     }
 
-    /// Handles the reply on a stream that was opened here.
-    pub fn handle_reply(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) {
+    /// Handles the reply on a stream that was opened here, as it came.
+    #[cfg(test)]
+    pub(crate) fn handle_reply(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) {
+        let opened = self.config.keyring.open_stream(bytes);
+        self.handle_opened_reply(now, stream, opened);
+    }
+
+    /// Handles the reply on a stream that was opened here, opened with this node's keys or refused by them.
+    pub fn handle_opened_reply(&mut self, now: Instant, stream: StreamId, opened: Opened) {
         let Some(exchange) = self.exchanges.remove(&stream) else {
             return;
         };
-        let reply = match self.config.keyring.open_stream(bytes) {
+        let reply = match opened {
             Ok(opened) => stream::decode(&opened).map_err(|error| {
                 self.counters.refused_streams += 1;
                 error.to_string()

@@ -13,6 +13,7 @@ mod random;
 mod refusals;
 mod roster;
 mod rules;
+mod snapshot;
 mod suspicion;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use roster::Member;
 
 pub(crate) use queue::{Queue, retransmit_limit};
 pub(crate) use random::Random;
+pub(crate) use snapshot::MAX_COUNT;
 pub(crate) use timing::{GOSSIP_INTERVAL, GOSSIP_NODES};
 
 use crate::id::{NetworkId, NodeId};
@@ -37,6 +39,7 @@ use exchange::Exchange;
 use probe::{Probe, Relay};
 use refusals::Refusals;
 use roster::Roster;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use suspicion::Suspicions;
@@ -52,8 +55,11 @@ const MAX_USER_BROADCASTS: usize = 4096;
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A TCP exchange: opened ones are numbered from zero by this side, accepted ones by the caller, from wherever it likes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StreamId(pub u64);
+
+/// What came in, as the keys opened it, or why they refused it.
+pub type Opened = Result<Vec<u8>, OpenError>;
 
 /// How much a log line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,24 +75,26 @@ pub enum LogLevel {
 }
 
 /// Who this node is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// Its name; never the name of an earlier start.
     pub name: NodeId,
     /// Where others reach it.
     pub advertise: SocketAddr,
     /// Where its choices come from.
+    #[serde(skip)]
     pub seed: u64,
     /// The largest datagram.
     pub packet_budget: usize,
     /// The keys.
+    #[serde(skip)]
     pub keyring: Keyring,
     /// What it tells about itself with its address, at most 512 bytes.
     pub meta: Vec<u8>,
 }
 
 /// Which broadcast of the layer above a newer one takes the place of.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum UserKey {
     /// A node's part in a network.
     Attachment(NodeId, NetworkId),
@@ -172,9 +180,10 @@ pub struct Counters {
 }
 
 /// The members of the cluster as seen from this node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Membership {
     config: Config,
+    #[serde(skip, default = "snapshot::nonces")]
     nonces: Nonces,
     refusals: Refusals,
     random: Random,
@@ -196,7 +205,9 @@ pub struct Membership {
     gossip_at: Instant,
     push_pull_at: Instant,
     leaving: Option<Instant>,
+    #[serde(skip)]
     outputs: VecDeque<Output>,
+    #[serde(skip)]
     counters: Counters,
 }
 
@@ -299,10 +310,17 @@ impl Membership {
         self.finish_leave(now);
     }
 
-    /// Handles a datagram.
-    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
+    /// Handles a datagram as it came.
+    #[cfg(test)]
+    pub(crate) fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
+        let opened = self.config.keyring.open_datagram(bytes);
+        self.handle_opened_datagram(now, from, opened);
+    }
+
+    /// Handles a datagram, opened with this node's keys or refused by them.
+    pub fn handle_opened_datagram(&mut self, now: Instant, from: SocketAddr, opened: Opened) {
         self.counters.datagrams += 1;
-        let opened = match self.config.keyring.open_datagram(bytes) {
+        let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 self.refuse(now, from, &error);

@@ -6,13 +6,14 @@ use crate::id::NodeId;
 use crate::time::Instant;
 use crate::wire::message::{Accusation, IndirectPing, Message, Ping, Source};
 use crate::wire::stream::NodeState;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// How many indirect pings are served at once. A member asks for a handful a second; more are a flood.
 pub(super) const MAX_RELAYS: usize = 1024;
 
 /// The probe that runs; there is one at a time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Probe {
     node: NodeId,
     address: SocketAddr,
@@ -27,12 +28,19 @@ pub(super) struct Probe {
 }
 
 /// A ping that somebody else asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Relay {
     requester: SocketAddr,
     sequence: u32,
     nack: bool,
     end: Instant,
+}
+
+impl Probe {
+    /// Whether reckoning on with the numbers is safe.
+    pub(super) fn is_plausible(&self) -> bool {
+        self.nacks <= self.nacks_expected && self.nacks_expected <= INDIRECT_CHECKS as u32
+    }
 }
 
 impl Membership {

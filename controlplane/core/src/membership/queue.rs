@@ -1,5 +1,7 @@
 //! The broadcast queue: what is still to be told, least told first (`spec/networkdb.md` 3.4).
 
+use super::snapshot::MAX_COUNT;
+use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -12,19 +14,21 @@ pub(crate) fn retransmit_limit(members: usize) -> u32 {
     RETRANSMIT_MULTIPLIER * ((members + 1) as f64).log10().ceil() as u32
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Item<K> {
     key: Option<K>,
     bytes: Vec<u8>,
 }
 
 /// Messages to be broadcast. At most one message of each key is kept: the newest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound(deserialize = "K: Deserialize<'de> + Ord"))]
 pub(crate) struct Queue<K> {
     items: BTreeMap<Rank, Item<K>>,
     newest: BTreeMap<K, Rank>,
     limit: usize,
     added: u64,
+    #[serde(skip)]
     dropped: u64,
 }
 
@@ -69,6 +73,12 @@ impl<K: Ord + Clone> Queue<K> {
         }
         self.added += 1;
         self.insert((0, Reverse(bytes.len()), Reverse(self.added)), Item { key, bytes });
+    }
+
+    /// Whether reckoning on with the numbers is safe.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let fits = |(transmits, ..): &Rank| u64::from(*transmits) < MAX_COUNT >> 32;
+        self.added < MAX_COUNT && self.items.keys().all(fits)
     }
 
     /// Whether a message with this key is still to be told.

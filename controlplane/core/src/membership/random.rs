@@ -3,9 +3,10 @@
 use crate::time::Duration;
 use rand_core::Rng;
 use rand_pcg::Pcg32;
+use serde::{Deserialize, Serialize};
 
 /// A stream of choices; the same seed gives the same ones.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Random(Pcg32);
 
 impl Random {

@@ -3,6 +3,7 @@
 use super::{LogLevel, Membership, OpenError};
 use crate::id::NodeId;
 use crate::time::{Duration, Instant};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -10,7 +11,7 @@ use std::net::SocketAddr;
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Why something is refused, as far as it is told of separately.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Reason {
     /// In the clear.
     Plaintext,
@@ -27,14 +28,15 @@ pub(super) enum Reason {
 /// How many reasons are remembered: names come from outside.
 const MAX_REASONS: usize = 256;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Told {
     at: Instant,
+    #[serde(skip)]
     suppressed: u64,
 }
 
 /// What was told when.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Refusals {
     told: BTreeMap<Reason, Told>,
 }

@@ -5,6 +5,7 @@ use crate::id::NodeId;
 use crate::time::Instant;
 use crate::wire::message::{Alive, Versions};
 use crate::wire::stream::{NodeState, PushNode};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -12,7 +13,7 @@ use std::net::SocketAddr;
 pub(crate) const MAX_MEMBERS: usize = 65_536;
 
 /// A member as it is seen from here.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Where it gossips.
     pub address: SocketAddr,
@@ -48,7 +49,7 @@ impl Member {
 }
 
 /// All members, this node included.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Roster {
     members: BTreeMap<NodeId, Member>,
     /// The same names, in the order of probing.

@@ -1,11 +1,12 @@
 //! Suspicions and their end: the more members confirm one, the sooner (`spec/networkdb.md` 3.2, Lifeguard).
 
-use super::timing::{expected_confirmations, suspicion_bounds, suspicion_timeout};
+use super::timing::{SUSPICION_CONFIRMATIONS, expected_confirmations, suspicion_bounds, suspicion_timeout};
 use crate::id::NodeId;
 use crate::time::{Duration, Instant};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Suspicion {
     /// The first accuser and those who confirmed.
     accusers: BTreeSet<NodeId>,
@@ -18,7 +19,7 @@ struct Suspicion {
 }
 
 /// The suspicions that run; at most one a member.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Suspicions {
     running: BTreeMap<NodeId, Suspicion>,
     ends: BTreeSet<(Instant, NodeId)>,
@@ -77,6 +78,19 @@ impl Suspicions {
         if let Some(suspicion) = self.running.remove(node) {
             self.ends.remove(&(suspicion.end, node.clone()));
         }
+    }
+
+    /// The suspected members.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &NodeId> {
+        self.running.keys()
+    }
+
+    /// Whether reckoning on with the numbers is safe.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let most = SUSPICION_CONFIRMATIONS;
+        self.running
+            .values()
+            .all(|suspicion| suspicion.confirmed <= most && suspicion.expected <= most)
     }
 
     pub(crate) fn next_end(&self) -> Option<Instant> {

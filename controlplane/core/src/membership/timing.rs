@@ -36,7 +36,7 @@ const SUSPICION_MAX_MULTIPLIER: u32 = 6;
 pub(crate) const AWARENESS_LIMIT: u32 = 8;
 
 /// How many other members must confirm a suspicion to make it as short as can be.
-const SUSPICION_CONFIRMATIONS: u32 = SUSPICION_MULTIPLIER - 2;
+pub(crate) const SUSPICION_CONFIRMATIONS: u32 = SUSPICION_MULTIPLIER - 2;
 
 /// Time between exchanges of views, in a cluster of `members`.
 pub(crate) fn push_pull_interval(members: usize) -> Duration {

@@ -4,9 +4,11 @@ use super::tables::EntryKey;
 use super::{JoinNetworkError, LeaveNetworkError, NetworkDb, REAP_ENTRY};
 use crate::id::{NetworkId, NodeId};
 use crate::membership::{Queue, UserKey};
+use crate::recording::Happening;
 use crate::time::{Duration, Instant};
 use crate::wire::gossip::{MessageType, NetworkEntry, NetworkEvent, NetworkPushPull, Presence, envelope};
 use prost::Message;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -28,7 +30,7 @@ const MAX_STATE_BYTES: usize = 6 << 20;
 const NETWORK_ENTRY_BYTES: usize = 24;
 
 /// Another node's part in a network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Attachment {
     /// Network clock of its last change.
     pub(super) time: u64,
@@ -39,7 +41,7 @@ pub(super) struct Attachment {
 }
 
 /// This node's part in a network.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct OwnNetwork {
     pub(super) at: Attachment,
     /// How many members have been asked for all their entries since the join.
@@ -53,7 +55,7 @@ pub(super) struct OwnNetwork {
 }
 
 /// A bulk sync that is awaited.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Wait {
     /// The table clock when it was asked for.
     pub(super) since: u64,
@@ -86,6 +88,7 @@ impl NetworkDb {
     /// Takes part in a network: from now on its entries are received and this node's are sent. Does not wait: the entries of the
     /// others arrive as events.
     pub fn join_network(&mut self, now: Instant, network: &NetworkId) -> Result<(), JoinNetworkError> {
+        self.record(now, || Happening::JoinNetwork(network.clone()));
         let known = self.own.get(network);
         if known.is_some_and(|own| !own.at.leaving) {
             return Err(JoinNetworkError::AlreadyJoined(network.clone()));
@@ -125,6 +128,7 @@ impl NetworkDb {
 
     /// Takes part no more: its entries vanish here, and this node's entries at the others.
     pub fn leave_network(&mut self, now: Instant, network: &NetworkId) -> Result<(), LeaveNetworkError> {
+        self.record(now, || Happening::LeaveNetwork(network.clone()));
         let Some(own) = self.own.get_mut(network).filter(|own| !own.at.leaving) else {
             return Err(LeaveNetworkError(network.clone()));
         };

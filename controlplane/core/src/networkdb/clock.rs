@@ -1,7 +1,9 @@
 //! Lamport clocks (`spec/networkdb.md` 3.6).
 
+use serde::{Deserialize, Serialize};
+
 /// Counts events, ahead of every event that it has seen.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Clock(u64);
 
 impl Clock {

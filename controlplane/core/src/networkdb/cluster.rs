@@ -3,9 +3,11 @@
 use super::nodes::NodeState;
 use super::{Effect, LogLevel, NetworkDb};
 use crate::id::NodeId;
-use crate::membership::{Random, StreamId, UserKey};
+use crate::membership::{MAX_COUNT, Random, StreamId, UserKey};
+use crate::recording::Happening;
 use crate::time::{Duration, Instant};
 use crate::wire::gossip::{MessageType, NodeEvent, Presence, envelope};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -40,7 +42,7 @@ const REJOIN_DURATION: Duration = Duration::from_secs(10);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a push/pull was started.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Purpose {
     Join(u64),
     Reconnect(NodeId),
@@ -48,7 +50,7 @@ enum Purpose {
 }
 
 /// A join under way.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Join {
     members: Vec<(StreamId, SocketAddr)>,
     waiting: usize,
@@ -56,7 +58,7 @@ struct Join {
     errors: BTreeMap<StreamId, String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Leave {
     /// The message of the layer above is going out.
     Announcing(UserKey, Instant),
@@ -66,7 +68,7 @@ enum Leave {
 }
 
 /// The cluster's joints.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Cluster {
     advertise: SocketAddr,
     bootstrap: Vec<SocketAddr>,
@@ -95,6 +97,15 @@ impl Cluster {
         }
     }
 
+    /// Whether reckoning on with the numbers is safe.
+    pub(super) fn is_plausible(&self) -> bool {
+        self.requests < MAX_COUNT
+            && self
+                .joins
+                .values()
+                .all(|join| (1..=MAX_JOIN_MEMBERS).contains(&join.waiting) && join.contacted <= MAX_JOIN_MEMBERS)
+    }
+
     pub(super) fn has_left(&self) -> bool {
         self.leave == Some(Leave::Left)
     }
@@ -115,6 +126,7 @@ impl NetworkDb {
     /// Joins the clusters of these members, and tries them again whenever none of them is live. Returns the number that
     /// [`Effect::Joined`] will carry.
     pub fn join(&mut self, now: Instant, members: &[SocketAddr]) -> u64 {
+        self.record(now, || Happening::Join(members.to_vec()));
         self.cluster.requests += 1;
         let request = self.cluster.requests;
         let mut seen = BTreeSet::new();
@@ -314,6 +326,7 @@ impl NetworkDb {
 
     /// Leaves the cluster: the others are told and drop this node's entries. [`Effect::Left`] follows, within about 6 seconds.
     pub fn leave(&mut self, now: Instant) {
+        self.record(now, || Happening::Leave);
         if self.cluster.leave.is_some() {
             return;
         }

@@ -3,6 +3,7 @@
 use super::tables::{Entry, EntryKey, MAX_ENTRIES};
 use super::{EntryError, EntryName, LogLevel, NetworkDb, OwnerState, REAP_ENTRY, Row};
 use crate::id::NetworkId;
+use crate::recording::{Happening, Written};
 use crate::time::{Duration, Instant};
 use crate::wire::gossip::{Change, MessageType, TableEvent, envelope};
 use crate::wire::stream::NodeState;
@@ -22,6 +23,7 @@ impl NetworkDb {
         key: &str,
         value: Vec<u8>,
     ) -> Result<(), EntryError> {
+        self.record(now, || Happening::Create(Written::new(table, network, key, &value)));
         if self.tables.get(network, table, key).is_some_and(Entry::visible) {
             return Err(EntryError::Exists(entry_name(table, network, key)));
         }
@@ -38,6 +40,7 @@ impl NetworkDb {
         key: &str,
         value: Vec<u8>,
     ) -> Result<(), EntryError> {
+        self.record(now, || Happening::Update(Written::new(table, network, key, &value)));
         if !self.tables.get(network, table, key).is_some_and(Entry::visible) {
             return Err(EntryError::NothingToUpdate(entry_name(table, network, key)));
         }
@@ -52,6 +55,7 @@ impl NetworkDb {
         network: &NetworkId,
         key: &str,
     ) -> Result<(), EntryError> {
+        self.record(now, || Happening::Delete(Written::new(table, network, key, &[])));
         let Some(entry) = self.tables.get(network, table, key).filter(|entry| entry.visible()) else {
             return Err(EntryError::NothingToDelete(entry_name(table, network, key)));
         };
@@ -86,7 +90,7 @@ impl NetworkDb {
         })
     }
 
-    fn owner_state(&self, entry: &Entry) -> OwnerState {
+    pub(super) fn owner_state(&self, entry: &Entry) -> OwnerState {
         if entry.hidden {
             return OwnerState::Failed;
         }

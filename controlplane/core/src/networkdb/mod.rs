@@ -18,6 +18,7 @@ mod inspect;
 mod nodes;
 mod receive;
 mod repair;
+mod snapshot;
 pub mod stream;
 mod sync;
 mod tables;
@@ -30,8 +31,11 @@ pub use api::{
     PACKET_BUDGET_BYTES, Row, Stats,
 };
 
+pub use snapshot::{HeldRow, Standing};
+
 use crate::id::{NetworkId, NodeId};
 use crate::membership::{self, GOSSIP_INTERVAL, GOSSIP_NODES, Membership, Output, Random, retransmit_limit};
+use crate::recording::{Happening, Tap};
 use crate::time::{Duration, Instant};
 use crate::wire::gossip::compound;
 use crate::wire::keyring::OVERHEAD_BYTES;
@@ -41,6 +45,7 @@ use cluster::Cluster;
 use nodes::NodeRecord;
 use receive::Origin;
 use repair::Repair;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sync::BulkStream;
 use tables::{EntryKey, Tables};
@@ -68,7 +73,7 @@ const TABLE_PART_BYTES: usize = 8;
 const TABLE_PACKET_BYTES: usize = 5 + 1 + 2 + 1 + 3;
 
 /// The tables of the cluster as seen from this node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NetworkDb {
     name: NodeId,
     packet_budget: usize,
@@ -95,10 +100,16 @@ pub struct NetworkDb {
     repair: Repair,
     reap_at: Instant,
     health_log_at: Instant,
+    #[serde(skip)]
     effects: VecDeque<Effect>,
+    #[serde(skip)]
+    tap: Option<Box<Tap>>,
+    #[serde(skip)]
     refused_gossip: u64,
+    #[serde(skip)]
     refused_entries: u64,
     /// What networks that this node takes part in no more dropped.
+    #[serde(skip)]
     dropped_messages: u64,
 }
 
@@ -143,6 +154,7 @@ impl NetworkDb {
             reap_at: now + random.stagger(REAP_INTERVAL),
             health_log_at: now + HEALTH_LOG_INTERVAL,
             effects: VecDeque::new(),
+            tap: None,
             refused_gossip: 0,
             refused_entries: 0,
             dropped_messages: 0,
@@ -153,25 +165,35 @@ impl NetworkDb {
 
     /// Handles what came in.
     pub fn handle(&mut self, now: Instant, input: Input) {
+        let opened = self.open(input);
+        self.record(now, || opened.clone());
+        self.handle_opened(now, opened);
+    }
+
+    /// Handles what came in, opened with this node's keys or refused by them.
+    fn handle_opened(&mut self, now: Instant, opened: Happening) {
         if self.cluster.has_left() {
-            if let Input::StreamRequest { stream, .. } = input {
+            if let Happening::StreamRequest { stream, .. } = opened {
                 self.effects.push_back(Effect::Close { stream });
             }
             return;
         }
-        match input {
-            Input::Datagram { from, bytes } => self.membership.handle_datagram(now, from, &bytes),
-            Input::StreamRequest { stream, from, bytes } => self.membership.handle_request(now, stream, from, &bytes),
-            Input::StreamReply { stream, bytes } => {
-                // Nobody answers a bulk sync on its own stream.
-                if self.bulk_streams.remove(&stream).is_none() {
-                    self.membership.handle_reply(now, stream, &bytes);
-                }
+        match opened {
+            Happening::Datagram { from, opened } => self.membership.handle_opened_datagram(now, from, opened),
+            Happening::StreamRequest { stream, from, opened } => {
+                self.membership.handle_opened_request(now, stream, from, opened);
             }
-            Input::StreamFailed { stream, error } => match self.bulk_streams.remove(&stream) {
+            Happening::StreamReply { stream, opened } => match self.bulk_streams.remove(&stream) {
+                // Nobody answers a bulk sync on its own stream.
+                Some(_) => {}
+                None => self.membership.handle_opened_reply(now, stream, opened),
+            },
+            Happening::StreamFailed { stream, error } => match self.bulk_streams.remove(&stream) {
                 Some(bulk) => self.bulk_sync_failed(now, bulk, &error),
                 None => self.membership.handle_failure(stream, error),
             },
+            // The node's own doing does not come in.
+            _ => {}
         }
         self.settle(now);
     }
@@ -202,6 +224,7 @@ impl NetworkDb {
 
     /// Does what is due by `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.record(now, || Happening::Timeout);
         if self.cluster.has_left() {
             return;
         }
@@ -230,7 +253,11 @@ impl NetworkDb {
 
     /// What is to be done next.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        let effect = self.effects.pop_front();
+        if let (Some(tap), Some(effect)) = (&mut self.tap, &effect) {
+            tap.effect(effect);
+        }
+        effect
     }
 
     /// Takes over what membership decided, until it has nothing more to say.
@@ -365,7 +392,8 @@ impl NetworkDb {
 
     /// Gossips with these keys from now on. A key is replaced by adding it to the rings of all nodes, then using it on all, then
     /// removing the old one from all; messages on their way meanwhile are opened by either.
-    pub fn set_keyring(&mut self, _now: Instant, keyring: Keyring) {
+    pub fn set_keyring(&mut self, now: Instant, keyring: Keyring) {
+        self.record(now, || Happening::Keys(keyring.keys().len()));
         self.membership.set_keyring(keyring);
     }
 

@@ -4,6 +4,7 @@ use super::{Event, LogLevel, NetworkDb, REAP_ENTRY};
 use crate::id::NodeId;
 use crate::time::{Duration, Instant};
 use crate::wire::stream::NodeState as MemberState;
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
 /// How long a failed or left node is remembered.
@@ -13,7 +14,7 @@ const REAP_NODE: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const MAX_NODES: usize = 65_536;
 
 /// How a node stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum NodeState {
     /// It takes part.
     Active,
@@ -24,7 +25,7 @@ pub(super) enum NodeState {
 }
 
 /// A node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct NodeRecord {
     pub(super) address: SocketAddr,
     pub(super) state: NodeState,

@@ -29,6 +29,7 @@ use crate::wire::gossip::{
     WantedMessage, compound, envelope,
 };
 use crate::wire::stream::encode_user;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often a node asks another.
@@ -50,7 +51,7 @@ const MAX_ROWS_BYTES: usize = 4 << 20;
 const INTRODUCE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a node remembers of its own questions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Repair {
     at: Instant,
     introduce_at: Instant,
@@ -59,10 +60,13 @@ pub(super) struct Repair {
     /// Whether this node tells others that it speaks so.
     speaks: bool,
     /// Questions sent.
+    #[serde(skip)]
     pub(super) asked: u64,
     /// Networks that differed from those of a peer that asked.
+    #[serde(skip)]
     pub(super) differed: u64,
     /// Rows and attachments sent to peers that lacked them.
+    #[serde(skip)]
     pub(super) sent: u64,
 }
 

@@ -9,6 +9,7 @@ use crate::id::{NetworkId, NodeId};
 use crate::time::{Duration, Instant};
 use crate::wire::gossip::{BulkSyncMessage, Change, MessageType, Presence, compound, envelope};
 use crate::wire::stream::encode_user;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// How often each network is synced with a random member.
@@ -28,7 +29,7 @@ const JOIN_SYNC_PEERS: usize = 3;
 const MAX_PAYLOAD_BYTES: usize = 8 << 20;
 
 /// A bulk sync that was sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct BulkStream {
     node: NodeId,
     networks: Vec<NetworkId>,

@@ -1,8 +1,11 @@
 //! The entries, and in which order they end.
 
+mod snapshot;
+
 use super::digest::{Item, Sums, bucket_of};
 use crate::id::{NetworkId, NodeId};
 use crate::time::Instant;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many entries are held at most, over all networks. The largest cluster reported had a tenth of it
@@ -10,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) const MAX_ENTRIES: usize = 1 << 20;
 
 /// An entry of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
     /// Who wrote it last.
     pub(super) owner: NodeId,
@@ -51,7 +54,7 @@ impl Entry {
 }
 
 /// Which entry.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct EntryKey {
     pub(super) network: NetworkId,
     pub(super) table: Box<str>,

@@ -96,6 +96,8 @@ pub struct Simulation {
     pub diary: Option<Vec<String>>,
     /// Whether what nodes send is checked: the budget of datagrams and the framing of streams.
     pub checks_framing: bool,
+    /// What one node did, by its number, if that is kept.
+    pub kept_effects: Option<(usize, Vec<Effect>)>,
     /// How often a node was declared failed that lived, kept up, and could be reached; each node that declares it counts.
     pub false_failures: u64,
     /// Which rows are waited for.
@@ -155,6 +157,7 @@ impl Simulation {
             keeps_events: true,
             diary: None,
             checks_framing: true,
+            kept_effects: None,
             false_failures: 0,
             watch: Watch::default(),
             random: Random::new(seed),
@@ -451,6 +454,11 @@ impl Simulation {
     }
 
     fn perform(&mut self, node: usize, effect: Effect) {
+        if let Some((kept, effects)) = &mut self.kept_effects
+            && *kept == node
+        {
+            effects.push(effect.clone());
+        }
         match effect {
             Effect::Datagram { to, bytes } => self.send_datagram(self.nodes[node].address, to, bytes),
             Effect::OpenStream {

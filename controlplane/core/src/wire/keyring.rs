@@ -12,6 +12,7 @@ use aes_gcm::aead::consts::{U12, U16};
 use aes_gcm::aes::cipher::BlockCipherEncrypt;
 use aes_gcm::aes::{Aes128, Aes192, Aes256, Block};
 use aes_gcm::{AeadInOut, AesGcm, KeyInit};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -53,7 +54,7 @@ pub enum KeyringError {
 }
 
 /// Why a message is refused before it is read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum OpenError {
     /// There are keys, and the message is in the clear.
     #[error("it is not encrypted, and this node has a gossip key; the sender needs the same key")]

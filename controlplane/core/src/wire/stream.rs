@@ -4,6 +4,7 @@ use super::message::{Alive, Message, Ping, Versions, parse_address, parse_meta, 
 use super::msgpack::{Reader, write_flag, write_key, write_map, write_number, write_raw};
 use super::{WireError, compress, kind};
 use crate::id::NodeId;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
@@ -104,7 +105,7 @@ pub struct PushNode {
 }
 
 /// How a node is seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum NodeState {
     /// It answers.
     Alive,
