@@ -52,6 +52,10 @@ pub struct Options {
     #[arg(long, value_name = "ROWS", num_args = 0..=1, default_missing_value = "10000", conflicts_with_all = ["scenario", "quick"])]
     apply: Option<usize>,
 
+    /// Only the first seed, and what its nodes log and tell
+    #[arg(long, requires = "scenario", conflicts_with_all = ["seeds", "quick", "apply"])]
+    log: bool,
+
     /// Writes all samples to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -100,6 +104,9 @@ pub fn run(options: &Options) -> Result<bool> {
     if options.quick {
         (options.seeds, options.sizes) = (10, vec![3, 10, 25, 100]);
     }
+    if options.log {
+        options.seeds = 1;
+    }
     println!(
         "gossip, simulated: virtual time, 1 to 2 ms between nodes, gossip every 200 ms to 3 nodes; seeds from {}; {} workers",
         options.from,
@@ -142,7 +149,7 @@ fn measure(options: &Options, bases: &mut Bases, scenario: Scenario, name: &'sta
     }
     let base = bases.get(&kind);
     let one = |seed| -> std::result::Result<Sample, String> {
-        let simulation = match base {
+        let mut simulation = match base {
             Some(base) => {
                 let mut simulation = base.clone();
                 simulation.reseed(seed);
@@ -150,7 +157,12 @@ fn measure(options: &Options, bases: &mut Bases, scenario: Scenario, name: &'sta
             }
             None => scenario::fresh(scenario, size, seed)?,
         };
-        Ok(scenario::run(scenario, simulation, size))
+        if options.log {
+            simulation.diary = Some(Vec::new());
+        }
+        let (sample, simulation) = scenario::run(scenario, simulation, size);
+        simulation.diary.iter().flatten().for_each(|line| println!("{line}"));
+        Ok(sample)
     };
     let mut samples = Vec::new();
     let mut failed = None;

@@ -106,7 +106,7 @@ impl Meter {
 }
 
 /// Runs a scenario on a settled cluster.
-pub(super) fn run(scenario: Scenario, mut simulation: Simulation, size: usize) -> Sample {
+pub(super) fn run(scenario: Scenario, mut simulation: Simulation, size: usize) -> (Sample, Simulation) {
     let mut sample = Sample::default();
     match scenario {
         Scenario::Clean => clean(&mut simulation, size, &mut sample),
@@ -121,7 +121,7 @@ pub(super) fn run(scenario: Scenario, mut simulation: Simulation, size: usize) -
         Scenario::RestartAll => restart(&mut simulation, size, size, &mut sample),
         Scenario::RestartHalf => restart(&mut simulation, size, size / 2, &mut sample),
     }
-    sample
+    (sample, simulation)
 }
 
 /// A cluster for a scenario, built for this seed.

@@ -57,7 +57,7 @@ impl Membership {
             held("messages about members", self.own.len(), MAX_OWN_BROADCASTS, own),
             held("broadcasts", self.user.len(), MAX_USER_BROADCASTS, user),
             held("doubted members", self.doubted.len(), MAX_RELAYS, QUEUED_AT_REST),
-            held("indirect pings", self.relays.len(), MAX_RELAYS, 0),
+            held("indirect pings", self.relays.len(), MAX_RELAYS, QUEUED_AT_REST),
             held("streams", self.exchanges.len(), OPEN_STREAMS, OPEN_STREAMS_AT_REST),
             held("outputs", self.outputs.len(), 0, 0),
         ]

@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use suspicion::Suspicions;
-use timing::{GOSSIP_TO_THE_DEAD, PROBE_INTERVAL, push_pull_interval};
+use timing::{GOSSIP_TO_THE_DEAD, PROBE_INTERVAL, exchange_scale, push_pull_interval};
 
 /// How many messages about members wait to be broadcast: memberlist's hand-off depth for each of its queues.
 const MAX_OWN_BROADCASTS: usize = 4096;
@@ -439,6 +439,11 @@ impl Membership {
             self.leaving = Some(Instant::from_origin(Duration::MAX));
             self.outputs.push_back(Output::Left);
         }
+    }
+
+    /// An interval of a small cluster, in this one: longer the more members there are, as that of exchanging views.
+    pub(crate) fn scaled(&self, interval: Duration) -> Duration {
+        interval * exchange_scale(self.roster.len())
     }
 
     /// Whether no other member is known to be alive.

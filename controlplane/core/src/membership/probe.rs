@@ -31,6 +31,7 @@ pub(super) struct Probe {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Relay {
     requester: SocketAddr,
+    checksum: bool,
     sequence: u32,
     nack: bool,
     end: Instant,
@@ -113,7 +114,9 @@ impl Membership {
                 .encode(),
             );
         }
-        self.send(address, &parts, suspect && member.takes_checksum());
+        // Engines send these without, and take them with one. Docker's UDP has its own, but a byte that goes wrong above it, in the
+        // name of who is asked or in the kind of the answer, would make a dead member live.
+        self.send(address, &parts, member.takes_checksum());
         self.probe = Some(Probe {
             node,
             address,
@@ -154,7 +157,11 @@ impl Membership {
                 nack,
                 source,
             };
-            self.send(helper.address, &[Message::IndirectPing(request).encode()], false);
+            self.send(
+                helper.address,
+                &[Message::IndirectPing(request).encode()],
+                helper.takes_checksum(),
+            );
         }
         let bytes = Message::Ping(self.ping(node.as_str(), sequence)).encode();
         let stream = self.open(bytes, Exchange::probe(now, address, sequence));
@@ -204,8 +211,9 @@ impl Membership {
             );
             return;
         }
+        let checksum = self.takes_checksum(ping.source.as_ref());
         let to = ping.source.map_or(from, |source| source.address);
-        self.send(to, &[Message::Ack(ping.sequence).encode()], false);
+        self.send(to, &[Message::Ack(ping.sequence).encode()], checksum);
     }
 
     pub(super) fn handle_indirect_ping(&mut self, now: Instant, from: SocketAddr, request: IndirectPing) {
@@ -215,8 +223,11 @@ impl Membership {
         }
         let sequence = self.next_sequence();
         let ping = self.ping(&request.node, sequence);
-        self.send(request.target, &[Message::Ping(ping).encode()], false);
+        let target = NodeId::new(&*request.node).ok().and_then(|node| self.roster.get(&node));
+        let checksum = target.is_some_and(Member::takes_checksum);
+        self.send(request.target, &[Message::Ping(ping).encode()], checksum);
         let relay = Relay {
+            checksum: self.takes_checksum(request.source.as_ref()),
             requester: request.source.map_or(from, |source| source.address),
             sequence: request.sequence,
             nack: request.nack,
@@ -225,12 +236,18 @@ impl Membership {
         self.relays.insert(sequence, relay);
     }
 
+    /// Whether who asks takes a checksum; one that is not known as a member gets none.
+    fn takes_checksum(&self, source: Option<&Source>) -> bool {
+        let node = source.and_then(|source| NodeId::new(&*source.node).ok());
+        node.and_then(|node| self.roster.get(&node))
+            .is_some_and(Member::takes_checksum)
+    }
+
     /// Asks a member to answer under its name, for it came at another one's address. [`Output::There`] follows when it does, now or to
     /// a later probe.
     pub fn ask_whether_there(&mut self, node: &NodeId) {
-        let Some(address) = self.roster.get(node).map(|member| member.address) else {
-            return;
-        };
+        let Some(member) = self.roster.get(node) else { return };
+        let (address, checksum) = (member.address, member.takes_checksum());
         // Beyond the bound they are believed.
         if self.doubted.len() >= MAX_RELAYS {
             self.outputs.push_back(Output::There(node.clone()));
@@ -238,7 +255,7 @@ impl Membership {
         }
         let sequence = self.next_sequence();
         let ping = Message::Ping(self.ping(node.as_str(), sequence));
-        self.send(address, &[ping.encode()], false);
+        self.send(address, &[ping.encode()], checksum);
         self.doubted.insert(node.clone(), sequence);
     }
 
@@ -249,16 +266,25 @@ impl Membership {
 
     pub(super) fn handle_ack(&mut self, sequence: u32) {
         let answered = if let Some(relay) = self.relays.remove(&sequence) {
-            self.send(relay.requester, &[Message::Ack(relay.sequence).encode()], false);
+            self.send(
+                relay.requester,
+                &[Message::Ack(relay.sequence).encode()],
+                relay.checksum,
+            );
             None
         } else if let Some(probe) = self.probe.take_if(|probe| probe.sequence == sequence) {
             self.change_health(-1);
-            Some(probe.node)
+            // An answer to what was asked before the doubt may come from one that has ended since.
+            let asked_since = |asked: &u32| probe.sequence.wrapping_sub(*asked) < u32::MAX / 2;
+            self.doubted
+                .get(&probe.node)
+                .is_some_and(asked_since)
+                .then_some(probe.node)
         } else {
             let doubted = self.doubted.iter().find(|(_, asked)| **asked == sequence);
             doubted.map(|(node, _)| node.clone())
         };
-        if let Some(node) = answered.filter(|node| self.doubted.contains_key(node)) {
+        if let Some(node) = answered {
             self.doubt_no_more(&node);
             self.outputs.push_back(Output::There(node));
         }
@@ -296,7 +322,11 @@ impl Membership {
     pub(super) fn expire_relays(&mut self, now: Instant) {
         let late: Vec<_> = self.relays.extract_if(.., |_, relay| relay.end <= now).collect();
         for (_, relay) in late.into_iter().filter(|(_, relay)| relay.nack) {
-            self.send(relay.requester, &[Message::Nack(relay.sequence).encode()], false);
+            self.send(
+                relay.requester,
+                &[Message::Nack(relay.sequence).encode()],
+                relay.checksum,
+            );
         }
     }
 }

@@ -40,12 +40,16 @@ pub(crate) const SUSPICION_CONFIRMATIONS: u32 = SUSPICION_MULTIPLIER - 2;
 
 /// Time between exchanges of views, in a cluster of `members`.
 pub(crate) fn push_pull_interval(members: usize) -> Duration {
+    PUSH_PULL_INTERVAL * exchange_scale(members)
+}
+
+/// How many times less often than in a small cluster each node of one of `members` exchanges its view.
+pub(crate) fn exchange_scale(members: usize) -> u32 {
     let members = members as f64;
     if members <= PUSH_PULL_SCALE_FROM {
-        return PUSH_PULL_INTERVAL;
+        return 1;
     }
-    let factor = (members.log2() - PUSH_PULL_SCALE_FROM.log2()).ceil() + 1.0;
-    PUSH_PULL_INTERVAL.mul_f64(factor)
+    (members.log2() - PUSH_PULL_SCALE_FROM.log2()).ceil() as u32 + 1
 }
 
 /// How many confirmations a suspicion expects, in a cluster of `members`.

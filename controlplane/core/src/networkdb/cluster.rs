@@ -29,14 +29,12 @@ const FAILED_PER_RECONNECT: usize = 8;
 /// How many are tried each second at most: each gets all that this node knows of members and attachments.
 const MAX_RECONNECTS_PER_INTERVAL: usize = 4;
 
-/// How often it is checked that at least one bootstrap node is live.
-const REJOIN_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the bootstrap addresses are tried when no node is live at any of them, in a cluster of at most 32 nodes; in larger ones each
+/// node tries less often, as it exchanges views less often.
+const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often the bootstrap nodes are tried when none is.
-const REJOIN_INTERVAL: Duration = Duration::from_secs(1);
-
-/// For how long.
-const REJOIN_DURATION: Duration = Duration::from_secs(10);
+/// How many times less often those are tried at which no node is live while one is at another: two parts of a cluster may each have some.
+const REJOIN_REST: u32 = 12;
 
 /// How long the message that this node leaves may take to go out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,9 +74,9 @@ pub(super) struct Cluster {
     joins: BTreeMap<u64, Join>,
     requests: u64,
     reconnect_at: Instant,
-    rejoin_check_at: Instant,
-    /// Next try, and until when tries are made.
-    rejoin: Option<(Instant, Instant)>,
+    rejoin_at: Instant,
+    /// How often nothing was tried since, as a bootstrap node was live.
+    rested: u32,
     leave: Option<Leave>,
 }
 
@@ -91,8 +89,8 @@ impl Cluster {
             joins: BTreeMap::new(),
             requests: 0,
             reconnect_at: now + random.stagger(RECONNECT_INTERVAL),
-            rejoin_check_at: now + random.stagger(REJOIN_CHECK_INTERVAL),
-            rejoin: None,
+            rejoin_at: now + random.stagger(REJOIN_INTERVAL),
+            rested: 0,
             leave: None,
         }
     }
@@ -169,10 +167,14 @@ impl NetworkDb {
             Some(Purpose::Join(request)) => self.join_step(request, stream, result),
             Some(Purpose::Reconnect(node)) if result.is_ok() => {
                 self.announce(Presence::Join);
-                self.sync_with(now, &node);
+                if self.is_active(&node) {
+                    self.sync_with(now, &node);
+                } else {
+                    // Perhaps another one answered, which took its place.
+                    self.ask_who_is_there(&node);
+                }
             }
             Some(Purpose::Rejoin) if result.is_ok() => {
-                self.cluster.rejoin = None;
                 self.announce(Presence::Join);
             }
             Some(_) => {}
@@ -237,12 +239,9 @@ impl NetworkDb {
             Some(Leave::Announcing(_, until)) => return Some(*until),
             Some(Leave::Leaving | Leave::Left) => return None,
         }
-        let rejoin = (!cluster.bootstrap.is_empty()).then_some(cluster.rejoin_check_at);
+        let rejoin = (!cluster.bootstrap.is_empty()).then_some(cluster.rejoin_at);
         let reconnect = (!self.failed.is_empty()).then_some(cluster.reconnect_at);
-        [reconnect, rejoin, cluster.rejoin.map(|(next, _)| next)]
-            .into_iter()
-            .flatten()
-            .min()
+        [reconnect, rejoin].into_iter().flatten().min()
     }
 
     pub(super) fn advance_cluster(&mut self, now: Instant) {
@@ -253,16 +252,8 @@ impl NetworkDb {
             self.cluster.reconnect_at = now + RECONNECT_INTERVAL;
             self.reconnect(now);
         }
-        if self.cluster.rejoin_check_at <= now {
-            self.cluster.rejoin_check_at = now + REJOIN_CHECK_INTERVAL;
-            if !self.cluster.bootstrap.is_empty() && !self.bootstrap_is_live() {
-                self.cluster.rejoin = Some((now + REJOIN_INTERVAL, now + REJOIN_DURATION));
-            }
-        }
-        if let Some((next, until)) = self.cluster.rejoin
-            && next <= now
-        {
-            self.cluster.rejoin = (now + REJOIN_INTERVAL <= until).then_some((now + REJOIN_INTERVAL, until));
+        if self.cluster.rejoin_at <= now && !self.cluster.bootstrap.is_empty() {
+            self.cluster.rejoin_at = now + self.membership.scaled(REJOIN_INTERVAL);
             self.rejoin(now);
         }
     }
@@ -294,32 +285,26 @@ impl NetworkDb {
         }
     }
 
-    /// Whether a node other than this one is live at a bootstrap address; also if there is no other bootstrap address than its
-    /// own. Address and port are compared, for the real ports are known here.
-    fn bootstrap_is_live(&self) -> bool {
-        let own = self.cluster.advertise;
-        let others: BTreeSet<_> = self
-            .cluster
-            .bootstrap
-            .iter()
-            .filter(|address| **address != own)
-            .collect();
-        let live = |record: &super::NodeRecord| record.state == NodeState::Active && others.contains(&record.address);
-        others.is_empty() || self.nodes.values().any(live)
-    }
-
+    /// Tries the bootstrap addresses at which no node is live: soon if none is at any, else now and then. Address and port are compared,
+    /// for the real ports are known here.
     fn rejoin(&mut self, now: Instant) {
-        // The tries of the last second may still be on their way; each has its own deadline of ten.
-        let state = self.state_for_join();
+        let active = self.nodes.values();
+        let live: BTreeSet<_> = active
+            .filter(|record| record.state == NodeState::Active)
+            .map(|record| record.address)
+            .collect();
         let own = self.cluster.advertise;
-        for address in self
-            .cluster
-            .bootstrap
-            .clone()
-            .into_iter()
-            .filter(|address| *address != own)
-        {
-            let stream = self.membership.push_pull(now, address, true, state.clone());
+        let others = self.cluster.bootstrap.iter().filter(|address| **address != own);
+        let (present, absent): (Vec<_>, Vec<_>) = others.copied().partition(|address| live.contains(address));
+        self.cluster.rested += 1;
+        if !present.is_empty() && self.cluster.rested < REJOIN_REST {
+            return;
+        }
+        self.cluster.rested = 0;
+        // The tries of last time may still be on their way; each has its own deadline of ten seconds.
+        for address in absent {
+            let state = self.state();
+            let stream = self.membership.push_pull(now, address, true, state);
             self.cluster.purposes.insert(stream, Purpose::Rejoin);
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct NodeRecord {
     pub(super) time: u64,
     /// When a gone node is forgotten.
     pub(super) until: Instant,
+    /// It was taken as gone because another one answered at its address.
+    pub(super) displaced: bool,
 }
 
 impl NodeRecord {
@@ -42,6 +44,7 @@ impl NodeRecord {
             state: NodeState::Active,
             time: 0,
             until: Instant::ZERO,
+            displaced: false,
         }
     }
 }
@@ -65,19 +68,17 @@ impl NetworkDb {
                     return;
                 }
                 record.state = NodeState::Active;
+                record.displaced = false;
                 self.failed.remove(node);
             }
             None => {
                 if self.nodes.len() >= MAX_NODES {
                     self.forget_oldest_node();
                 }
-                let contested = self.others_at(node, address).next().is_some();
                 self.nodes.insert(node.clone(), NodeRecord::active(address));
-                if contested {
-                    self.membership.ask_whether_there(node);
-                }
             }
         }
+        self.ask_who_is_there(node);
         self.log(
             LogLevel::Info,
             format!("Node {node}/{}, joined gossip cluster", address.ip()),
@@ -98,12 +99,34 @@ impl NetworkDb {
         others.map(|(other, record)| (other, record.state))
     }
 
+    /// If several nodes are said to be at a node's address, they are asked which of them is. Only one can answer, and that ends what
+    /// is left of the others.
+    pub(super) fn ask_who_is_there(&mut self, node: &NodeId) {
+        let Some(record) = self.nodes.get(node) else { return };
+        let address = record.address;
+        let others: Vec<_> = self
+            .others_at(node, address)
+            .map(|(other, state)| (other.clone(), state))
+            .collect();
+        if others.is_empty() {
+            return;
+        }
+        let own = (node.clone(), record.state);
+        for (claimant, state) in others.into_iter().chain([own]) {
+            if state == NodeState::Active {
+                self.membership.ask_whether_there(&claimant);
+            }
+        }
+    }
+
     /// A node proved that it is the one at its address: what other names left behind there is gone. Hearsay would not do, for old news
     /// may arrive after new ones, and would purge the living for the dead.
     pub(super) fn node_is_there(&mut self, now: Instant, node: &NodeId) {
-        let Some(address) = self.nodes.get(node).map(|record| record.address) else {
-            return;
-        };
+        let Some(record) = self.nodes.get(node) else { return };
+        let address = record.address;
+        if record.displaced {
+            self.node_up(node, address);
+        }
         let old: Vec<_> = self
             .others_at(node, address)
             .map(|(other, state)| (other.clone(), state))
@@ -116,6 +139,11 @@ impl NetworkDb {
             );
             self.log(LogLevel::Info, message);
             self.node_left(now, &other);
+            if let Some(record) = self.nodes.get_mut(&other) {
+                record.displaced = true;
+            }
+            // Should it answer after all, it was the true one.
+            self.membership.ask_whether_there(&other);
         }
     }
 

@@ -139,14 +139,22 @@ impl NetworkDb {
         }
         let joined = self.own.get(&network).is_some_and(|own| !own.at.leaving);
         let key = EntryKey::new(&network, &event.table_name, &event.key);
+        // This node's own tombstone may have given way to an entry whose node is gone since, and an older one have come again.
+        let own_tombstone = owner == self.name
+            && event.r#type() == Change::Delete
+            && self.tables.find(&key).is_some_and(Entry::visible);
         if owner == self.name && joined && event.r#type() != Change::Delete {
-            self.disown(now, key, event.l_time);
+            if self.is_taken_over_by_failed(&key, event.l_time) {
+                self.store(now, &key, owner, event);
+            } else {
+                self.disown(now, key, event.l_time);
+            }
             return;
         }
-        if owner == self.name || !joined {
+        if (owner == self.name && !own_tombstone) || !joined {
             return;
         }
-        if !self.is_attached(&owner, &network) {
+        if !own_tombstone && !self.is_attached(&owner, &network) && !self.buries(&key, &event, &owner, origin) {
             if origin == Origin::Gossip {
                 // News of its attachment was lost, or is slower than this: a peer knows.
                 self.repair_soon(now);
@@ -168,6 +176,20 @@ impl NetworkDb {
         }
     }
 
+    /// Whether this node's own entry of some time had to give way to one of a failed node at the very same time, as that one has the greater
+    /// name. Until it returns, the own one stands; a tombstone would be later than either.
+    fn is_taken_over_by_failed(&self, key: &EntryKey, time: u64) -> bool {
+        let known = self.tables.find(key);
+        known.is_some_and(|known| known.hidden && !known.deleted && known.time == time && known.owner != self.name)
+    }
+
+    /// Whether an event is the tombstone, by a node that is gone or was never known here, of an entry that shows here: a peer holds it
+    /// against the entry.
+    fn buries(&self, key: &EntryKey, event: &TableEvent, owner: &NodeId, origin: Origin) -> bool {
+        let deletes = origin == Origin::Bulk && event.r#type() == Change::Delete;
+        deletes && !self.is_active(owner) && self.tables.find(key).is_some_and(Entry::visible)
+    }
+
     /// Whether an entry gives way to an event.
     fn gives_way(&self, known: &Entry, event: &TableEvent, owner: &NodeId) -> bool {
         if event.r#type() != Change::Delete {
@@ -181,7 +203,7 @@ impl NetworkDb {
                 return false;
             }
         }
-        known.rank() < (event.l_time, event.r#type() != Change::Delete, owner)
+        known.rank() < (event.l_time, event.r#type() != Change::Delete, owner, &event.value)
     }
 
     fn relays(&self, event: &TableEvent, known: bool, origin: Origin) -> bool {
@@ -216,6 +238,9 @@ impl NetworkDb {
             until: now + residual,
         };
         let visible = entry.visible().then(|| (entry.value.clone(), entry.owner.clone()));
+        if !self.is_active(&entry.owner) {
+            self.tables.set_live(&entry.owner, false);
+        }
         let old = self.tables.insert(key.clone(), entry).filter(Entry::visible);
         match (visible, old) {
             (Some((value, owner)), _) => self.tell_set(key, value, owner),

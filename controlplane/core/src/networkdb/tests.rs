@@ -1,6 +1,7 @@
 //! Small clusters: each test is one story.
 
 mod chaos;
+mod decisions;
 mod failed;
 mod hostile;
 mod keys;

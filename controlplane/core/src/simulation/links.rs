@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// By how much a straggling datagram is late at most: later than what was sent seconds after it.
-const STRAGGLER_DELAY: Duration = Duration::from_secs(3);
+pub(super) const STRAGGLER_DELAY: Duration = Duration::from_secs(3);
 
 /// What TCP takes to send a lost segment again.
 const RETRANSMISSION_DELAY: Duration = Duration::from_millis(200);

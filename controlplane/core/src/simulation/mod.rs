@@ -17,7 +17,7 @@ use crate::membership::Random;
 use crate::networkdb::{Config, Effect, Event, Input, NetworkDb, Row, StreamId};
 use crate::time::{Duration, Instant};
 use agenda::Agenda;
-use links::{Accepted, Delivery, Opened};
+use links::{Accepted, Delivery, Opened, STRAGGLER_DELAY};
 use stall::Stall;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

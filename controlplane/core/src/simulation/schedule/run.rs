@@ -5,7 +5,7 @@ use super::model::{Expected, Model, Stay, Written, brief};
 use super::{Action, BOOTSTRAP_PLACES, HOLD, KEYS, NETWORKS, QUIET, Schedule};
 use crate::id::NetworkId;
 use crate::networkdb::Event;
-use crate::simulation::{CALM, Simulation, network, place, secs};
+use crate::simulation::{CALM, STRAGGLER_DELAY, Simulation, network, place, secs};
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -345,6 +345,8 @@ impl Runner {
         while !self.leaving.is_empty() {
             self.pass(secs(1));
         }
+        // What is still on its way from the bad times arrives, perhaps from those who have crashed since.
+        self.pass(STRAGGLER_DELAY);
         // The first manager is there again, and knows where others are. Without, parts of the cluster may know nobody of each other.
         if self.simulation.runs_at(0).is_none() {
             let others: Vec<_> = self.simulation.running();
