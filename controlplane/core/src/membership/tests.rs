@@ -1,6 +1,7 @@
 //! The rules of `spec/networkdb.md` 3.4, one member at a time, and the formulas of 3.2.
 
 mod health;
+mod packets;
 
 use super::queue::{Queue, retransmit_limit};
 use super::timing::{expected_confirmations, push_pull_interval, suspicion_bounds, suspicion_timeout};

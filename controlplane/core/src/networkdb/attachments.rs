@@ -6,8 +6,7 @@ use crate::id::{NetworkId, NodeId};
 use crate::membership::{Queue, UserKey};
 use crate::recording::Happening;
 use crate::time::{Duration, Instant};
-use crate::wire::gossip::{MessageType, NetworkEntry, NetworkEvent, NetworkPushPull, Presence, envelope};
-use prost::Message;
+use crate::wire::gossip::{MessageType, NetworkEntry, NetworkEvent, NetworkPushPull, Presence, envelope, read};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -301,7 +300,7 @@ impl NetworkDb {
             self.refused_gossip += 1;
             return;
         };
-        let Ok(state) = NetworkPushPull::decode(&*state) else {
+        let Ok(state) = read::<NetworkPushPull>(&state) else {
             self.refused_gossip += 1;
             return;
         };

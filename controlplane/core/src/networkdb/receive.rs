@@ -8,9 +8,8 @@ use crate::membership::UserKey;
 use crate::time::{Duration, Instant};
 use crate::wire::gossip::{
     BucketsMessage, BulkSyncMessage, Change, CompoundMessage, DigestMessage, GossipMessage, MessageType, NetworkEvent,
-    NodeEvent, Presence, RowsMessage, SummaryMessage, TableEvent, WantedMessage,
+    NodeEvent, Presence, RowsMessage, SummaryMessage, TableEvent, WantedMessage, read, read_lists,
 };
-use prost::Message;
 
 /// How deep compounds may nest: a bulk sync holds one.
 const MAX_DEPTH: u32 = 4;
@@ -38,7 +37,7 @@ pub(super) enum Origin {
 
 /// The content of an envelope, if it holds this type.
 pub(super) fn open_envelope(bytes: &[u8], kind: MessageType) -> Option<Vec<u8>> {
-    let message = GossipMessage::decode(bytes).ok()?;
+    let message: GossipMessage = read(bytes).ok()?;
     (message.r#type == i32::from(kind)).then_some(message.data)
 }
 
@@ -53,10 +52,10 @@ impl NetworkDb {
     /// `None` if it cannot be read.
     fn receive_nested(&mut self, now: Instant, bytes: &[u8], origin: Origin, depth: u32) -> Option<()> {
         let depth = depth.checked_sub(1)?;
-        let message = GossipMessage::decode(bytes).ok()?;
+        let message: GossipMessage = read(bytes).ok()?;
         match MessageType::try_from(message.r#type).ok()? {
             MessageType::NodeEvent => {
-                let event = NodeEvent::decode(&*message.data).ok()?;
+                let event: NodeEvent = read(&message.data).ok()?;
                 if self.presence_event(now, event.r#type(), event.l_time, &event.node_name) {
                     let node = NodeId::new(event.node_name).ok()?;
                     self.membership
@@ -64,36 +63,36 @@ impl NetworkDb {
                 }
             }
             MessageType::NetworkEvent => {
-                let event = NetworkEvent::decode(&*message.data).ok()?;
+                let event: NetworkEvent = read(&message.data).ok()?;
                 if self.attachment_event(now, &event) {
                     self.relay_attachment(&event, bytes.to_vec());
                 }
             }
             MessageType::TableEvent => {
-                let event = TableEvent::decode(&*message.data).ok()?;
+                let event: TableEvent = read(&message.data).ok()?;
                 self.table_event(now, event, bytes, origin);
             }
             MessageType::Compound => {
-                for part in CompoundMessage::decode(&*message.data).ok()?.messages {
+                for part in read::<CompoundMessage>(&message.data).ok()?.messages {
                     if self.receive_nested(now, &part.payload, origin, depth).is_none() {
                         self.refused_gossip += 1;
                     }
                 }
             }
             MessageType::BulkSync => {
-                let sync = BulkSyncMessage::decode(&*message.data).ok()?;
+                let sync: BulkSyncMessage = read(&message.data).ok()?;
                 // A bulk sync inside of a bulk sync would be an amplifier.
                 if origin == Origin::Bulk {
                     return None;
                 }
                 self.receive_bulk_sync(now, sync);
             }
-            MessageType::Digest => self.receive_digest(DigestMessage::decode(&*message.data).ok()?),
-            MessageType::Buckets => self.receive_buckets(&BucketsMessage::decode(&*message.data).ok()?),
-            MessageType::Summary => self.receive_summary(now, &SummaryMessage::decode(&*message.data).ok()?),
-            MessageType::Wanted => self.receive_wanted(now, &WantedMessage::decode(&*message.data).ok()?),
+            MessageType::Digest => self.receive_digest(read_lists::<DigestMessage>(&message.data).ok()?),
+            MessageType::Buckets => self.receive_buckets(&read_lists::<BucketsMessage>(&message.data).ok()?),
+            MessageType::Summary => self.receive_summary(now, &read_lists::<SummaryMessage>(&message.data).ok()?),
+            MessageType::Wanted => self.receive_wanted(now, &read_lists::<WantedMessage>(&message.data).ok()?),
             MessageType::Rows => {
-                let rows = RowsMessage::decode(&*message.data).ok()?;
+                let rows: RowsMessage = read(&message.data).ok()?;
                 if origin == Origin::Bulk {
                     return None;
                 }

@@ -1,5 +1,6 @@
 //! Small clusters: each test is one story.
 
+mod any_message;
 mod chaos;
 mod decisions;
 mod failed;
@@ -7,6 +8,7 @@ mod hostile;
 mod keys;
 mod limits;
 mod repair;
+mod rules;
 
 use super::{Config, Effect, EntryError, Event, Input, NetworkDb, StreamId};
 use crate::id::NodeId;

@@ -1,6 +1,16 @@
 //! NetworkDB's messages: protobuf, version 3 (`spec/networkdb.md` 3.5).
 
+use super::WireError;
+use super::protobuf::count_fields;
 use prost::Message;
+
+/// The most fields of a message that is read. An empty element of a list takes two bytes on the wire and sixty in memory, and a
+/// stream unpacks to 40 MiB; as many bytes of real elements, the smallest of which has 90, stay below this.
+const MAX_FIELDS: usize = 1 << 19;
+
+/// The largest message with lists of numbers, each of which takes a byte at least on the wire and eight in memory: all items that one
+/// message may have, in their longest form.
+const MAX_LISTS_BYTES: usize = 2 << 20;
 
 /// The envelope of every NetworkDB message.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -281,6 +291,24 @@ pub struct SimpleMessage {
     /// An encoded [`GossipMessage`].
     #[prost(bytes = "vec", tag = "1")]
     pub payload: Vec<u8>,
+}
+
+/// Reads a message, unless reading it would take far more memory than it has bytes.
+pub fn read<T: Message + Default>(bytes: &[u8]) -> Result<T, WireError> {
+    if count_fields(bytes)? > MAX_FIELDS {
+        return Err(WireError::Invalid("a message has too many fields"));
+    }
+    T::decode(bytes).map_err(|_| WireError::Invalid("a message is not the protobuf message that it should be"))
+}
+
+/// Reads a message that has lists of numbers.
+pub fn read_lists<T: Message + Default>(bytes: &[u8]) -> Result<T, WireError> {
+    if bytes.len() > MAX_LISTS_BYTES {
+        return Err(WireError::Invalid(
+            "a message with lists of numbers has more than 2 MiB",
+        ));
+    }
+    read(bytes)
 }
 
 /// Wraps a message into its envelope.

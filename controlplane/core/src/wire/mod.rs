@@ -8,6 +8,7 @@ pub mod keyring;
 pub mod message;
 pub mod msgpack;
 pub mod packet;
+mod protobuf;
 pub mod stream;
 
 #[cfg(test)]

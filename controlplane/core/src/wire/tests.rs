@@ -1,6 +1,8 @@
 //! The byte vectors of `spec/networkdb.md` 3.3, captured from real nodes, and bytes that nobody sent.
 
+mod hostile;
 mod lzw;
+mod vectors;
 
 use super::gossip::{
     Change, GossipMessage, MessageType, NetworkEvent, NetworkPushPull, Presence, TableEvent, compound, envelope,
