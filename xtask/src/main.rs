@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod linker;
 mod process;
 mod setup;
@@ -34,6 +35,7 @@ enum Task {
     Test(test::Arguments),
     Bench(bench::Arguments),
     Simulate(simulate::Arguments),
+    Fuzz(fuzz::Arguments),
     Tidy(tidy::Arguments),
 }
 
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Simulate(arguments) => simulate::run(&workspace, &arguments),
+        Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Tidy(arguments) => tidy::run(&workspace, &arguments),
     };
     match outcome {
