@@ -1,13 +1,14 @@
 //! Talking to a daemon's API over its unix socket, for the command line and for tests.
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 /// The lists of a large cluster are some megabytes.
 const MAX_BODY: usize = 256 << 20;
@@ -95,7 +96,42 @@ impl Client {
         }
     }
 
+    /// `POST` with an answer that comes piece by piece.
+    pub async fn stream(&self, path: &str, body: &impl Serialize) -> Result<Streamed, ClientError> {
+        let (response, driver) = self.send(Method::POST, path, Some(self.json(body)?)).await?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(refusal(status, &self.whole(response).await?));
+        }
+        Ok(Streamed {
+            client: self.clone(),
+            body: response.into_body(),
+            _driver: driver,
+        })
+    }
+
     async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, ClientError> {
+        let (response, _driver) = self.send(method, path, body).await?;
+        let status = response.status();
+        let body = self.whole(response).await?;
+        if status.is_success() {
+            Ok(body)
+        } else {
+            Err(refusal(status, &body))
+        }
+    }
+
+    async fn whole(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
+        let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
+        Ok(body.map_err(|error| self.broken(error))?.to_bytes())
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<(Response<Incoming>, Driver), ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| ClientError::Connect {
@@ -105,7 +141,7 @@ impl Client {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(error))?;
-        let driver = tokio::spawn(connection);
+        let driver = Driver(tokio::spawn(connection));
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -114,17 +150,38 @@ impl Client {
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|error| self.broken(error))?;
         let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_BODY)
-            .collect()
-            .await
-            .map_err(|error| self.broken(error))?;
-        driver.abort();
-        if status.is_success() {
-            Ok(body.to_bytes())
-        } else {
-            Err(refusal(status, &body.to_bytes()))
+        Ok((response, driver))
+    }
+}
+
+/// Drives a connection until it is dropped.
+#[derive(Debug)]
+struct Driver(JoinHandle<Result<(), hyper::Error>>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// An answer that comes piece by piece.
+#[derive(Debug)]
+pub struct Streamed {
+    client: Client,
+    body: Incoming,
+    _driver: Driver,
+}
+
+impl Streamed {
+    /// The next piece; `None` after the last. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| self.client.broken(error))?;
+            if let Ok(piece) = frame.into_data() {
+                return Ok(Some(piece));
+            }
         }
+        Ok(None)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What users declare, over a unix socket: HTTP in the shapes of Docker's Engine API (`spec/ipam.md` 6.5, 6.6).
 
 mod cluster;
+mod debug;
 mod networks;
 mod reply;
 mod services;
@@ -142,6 +143,8 @@ fn router(handle: Handle) -> Router {
         .route("/cluster/token/rotate", post(cluster::rotate_token))
         .route("/cluster/keys", get(cluster::keys))
         .route("/cluster/keys/rotate", post(cluster::rotate_keys))
+        .route("/debug/recording", post(debug::record))
+        .route("/debug/recording/stop", post(debug::stop))
         .fallback(async |uri: axum::http::Uri| Refusal::not_found(format!("page not found: {}", uri.path())))
         .method_not_allowed_fallback(async |method: axum::http::Method, uri: axum::http::Uri| {
             Refusal::invalid(format!("{} is not possible with {method}", uri.path()))

@@ -461,6 +461,14 @@ pub struct Keys {
     pub waiting_for: Vec<String>,
 }
 
+/// `POST /debug/recording`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Record {
+    /// How long.
+    pub seconds: u64,
+}
+
 /// A token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -1,5 +1,6 @@
 //! The messages that others send the daemon, and what it answers.
 
+use super::recording::RecordCommand;
 use crate::netns::NetnsSpec;
 use crate::swarm;
 use std::collections::BTreeMap;
@@ -315,6 +316,8 @@ pub enum Command {
     NamespacesEnded(Vec<EndpointId>),
     /// Something about a Docker swarm.
     Swarm(SwarmCommand),
+    /// About recording the gossip.
+    Record(RecordCommand),
 }
 
 /// What may be asked of the daemon about a Docker swarm, or told.

@@ -8,6 +8,7 @@ use weft_core::cluster::{Reply, Request};
 use weft_core::id::NetworkId;
 use weft_core::networkdb::LogLevel;
 use weft_core::node::{Effect, Input};
+use weft_core::recording::Ending;
 
 impl Daemon {
     pub(super) fn perform_effects(&mut self) {
@@ -159,6 +160,8 @@ impl Daemon {
 impl Daemon {
     /// A new node in the gossip, with the endpoints that are connected.
     pub(super) fn fresh_node(&mut self) -> Result<(), String> {
+        // The other node's gossip would go on where this one's ends.
+        self.end_recording(Ending::Left);
         let now = self.now();
         self.node = new_node(now, &self.config, self.advertise, self.vtep)?;
         self.set_keyring();

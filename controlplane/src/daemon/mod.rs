@@ -9,10 +9,12 @@ mod endpoints;
 mod keys;
 mod membership;
 mod namespaces;
+mod recording;
 mod swarm;
 
 pub use command::*;
 pub use namespaces::Watched;
+pub use recording::{MAX_RECORDING_SECONDS, RecordCommand, Recorded};
 
 use crate::config::Config;
 use crate::dataplane::Dataplane;
@@ -23,6 +25,7 @@ use crate::store::NodeStore;
 use diagnose::Syncing;
 use endpoints::Endpoints;
 use membership::Membership;
+use recording::Recording;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -33,6 +36,7 @@ use tokio::time::{Instant as Deadline, MissedTickBehavior, interval, sleep_until
 use weft_core::id::NodeId;
 use weft_core::networkdb;
 use weft_core::node::{Input, Node};
+use weft_core::recording::Ending;
 use weft_core::time::Instant;
 use weft_diag::server::{Ask, DiagnosticServer};
 
@@ -95,6 +99,8 @@ pub struct Daemon {
     joining: BTreeMap<u64, Joining>,
     leaving: Vec<Leaving>,
     syncing: Vec<Syncing>,
+    /// Somebody reads along what enters the gossip.
+    recording: Option<Recording>,
     /// A join of a swarm is on its way.
     swarm_joining: bool,
     /// How the last membership of a swarm ended, if it was not by this node's will.
@@ -131,6 +137,7 @@ impl Daemon {
             joining: BTreeMap::new(),
             leaving: Vec::new(),
             syncing: Vec::new(),
+            recording: None,
             swarm_joining: false,
             swarm_ended: None,
         };
@@ -151,8 +158,9 @@ impl Daemon {
             self.advance_keys();
             self.perform_effects();
             self.answer_synced();
+            self.advance_recording();
             // 2. Wait for the first thing that happens.
-            let timeouts = [self.node.poll_timeout(), self.keys_timeout()];
+            let timeouts = [self.node.poll_timeout(), self.keys_timeout(), self.recording_timeout()];
             let wake = timeouts
                 .into_iter()
                 .flatten()
@@ -180,6 +188,7 @@ impl Daemon {
                 }
             }
         }
+        self.end_recording(Ending::Stopped);
         self.diagnostics.stop();
     }
 
@@ -256,6 +265,7 @@ impl Daemon {
             Command::NamespacesEnded(endpoints) => self.let_gone(endpoints, "namespace is gone, endpoint disconnected"),
             Command::Reload => self.reload(),
             Command::Swarm(command) => self.swarm(command),
+            Command::Record(command) => self.record(command),
         }
     }
 

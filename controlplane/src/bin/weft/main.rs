@@ -1,6 +1,7 @@
 //! `weft`: Docker's verbs for weft's networks and services.
 
 mod cluster;
+mod debug;
 mod network;
 mod output;
 mod service;
@@ -46,6 +47,9 @@ enum Verb {
     /// Manage nodes
     #[command(subcommand)]
     Node(cluster::NodeVerb),
+    /// Record what enters this node's gossip, and run it again
+    #[command(subcommand)]
+    Debug(debug::Verb),
     /// Show what this node is
     Info,
 }
@@ -95,6 +99,7 @@ fn main() -> ExitCode {
             Verb::Cluster(verb) => cluster::run(&client, verb).await,
             Verb::Swarm(verb) => swarm::run(&client, verb).await,
             Verb::Node(verb) => cluster::run_node(&client, &verb).await,
+            Verb::Debug(verb) => debug::run(&client, verb).await,
             Verb::Info => cluster::info(&client).await,
         }
     });
