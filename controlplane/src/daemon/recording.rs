@@ -3,6 +3,9 @@
 //! The daemon never waits for a reader: what is recorded goes into a queue of bounded length and size, and a reader that is too slow for
 //! it gets a recording that says so. There is one recording at a time; it ends with its time, with the reader, or with the node.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Daemon, Refused, ReplyTo};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,8 +24,8 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 /// How many pieces wait for the reader: those of a minute.
 const QUEUE_PIECES: usize = 300;
 
-/// How many bytes wait for the reader, beside the state that a recording begins with. A node of a thousand records a megabyte in a
-/// minute; a reader that is this far behind does not read.
+/// How many bytes wait for the reader, beside the state that a recording begins with. A node at rest records less than a
+/// megabyte in a minute; a reader that is this far behind does not read.
 const QUEUE_BYTES: usize = 64 << 20;
 
 /// How large the pieces are, lest a reader has to hold one of hundreds of megabytes.
@@ -85,6 +88,7 @@ impl Recording {
             return false;
         }
         self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        // Nothing is handed over after a piece that was not taken, so what that one counts for does not matter.
         self.pieces.try_send(piece).is_ok()
     }
 }

@@ -1,3 +1,5 @@
+mod schedules;
+
 use super::format::{head, write};
 use super::*;
 use crate::membership::{Key, Keyring};

@@ -96,6 +96,8 @@ pub struct Simulation {
     pub diary: Option<Vec<String>>,
     /// Whether what nodes send is checked: the budget of datagrams and the framing of streams.
     pub checks_framing: bool,
+    /// The number of a node whose gossip is to be recorded, and from when on.
+    pub records: Option<(usize, Instant)>,
     /// What one node did, by its number, if that is kept.
     pub kept_effects: Option<(usize, Vec<Effect>)>,
     /// How often a node was declared failed that lived, kept up, and could be reached; each node that declares it counts.
@@ -157,6 +159,7 @@ impl Simulation {
             keeps_events: true,
             diary: None,
             checks_framing: true,
+            records: None,
             kept_effects: None,
             false_failures: 0,
             watch: Watch::default(),
@@ -405,6 +408,15 @@ impl Simulation {
     fn settle(&mut self, node: usize) {
         while let Some(effect) = self.nodes[node].db.poll_effect() {
             self.perform(node, effect);
+        }
+        if self
+            .records
+            .is_some_and(|(recorded, from)| recorded == node && from <= self.now)
+        {
+            self.records = None;
+            let now = self.clock_of(node);
+            let started = self.nodes[node].db.start_recording(now, "", "", 0);
+            started.expect("recorded");
         }
         let SimNode {
             db,

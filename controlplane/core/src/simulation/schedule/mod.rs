@@ -16,6 +16,8 @@ mod shrink;
 mod tests;
 
 pub use generate::generate;
+#[cfg(test)]
+pub(crate) use run::run_in;
 pub use run::{Failure, Kind, Outcome, run, run_with_diary};
 pub use shrink::shrink;
 

@@ -95,9 +95,15 @@ pub fn run(schedule: &Schedule) -> Result<Outcome, Failure> {
 pub fn run_with_diary(schedule: &Schedule) -> (Result<Outcome, Failure>, Vec<String>) {
     let mut simulation = Simulation::new(schedule.seed, CALM);
     simulation.diary = Some(Vec::new());
+    let (result, simulation) = run_in(simulation, schedule);
+    (result, simulation.diary.unwrap_or_default())
+}
+
+/// Runs a schedule that panics nowhere in a simulation that was prepared, and gives it back.
+pub(crate) fn run_in(simulation: Simulation, schedule: &Schedule) -> (Result<Outcome, Failure>, Simulation) {
     let mut runner = Runner::new(simulation, schedule.encrypted);
     let result = runner.run(schedule);
-    (result, runner.simulation.diary.unwrap_or_default())
+    (result, runner.simulation)
 }
 
 fn run_unguarded(schedule: &Schedule) -> Result<Outcome, Failure> {
