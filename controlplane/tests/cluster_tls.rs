@@ -405,24 +405,66 @@ mod managers_that_do_not_answer {
         });
     }
 
+    /// A certificate of an authority's for these years.
+    fn certificate(authority: &Authority, name: &str, years: (i32, i32)) -> (String, String) {
+        let ca_key = KeyPair::from_pem(&authority.key_pem()).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(&authority.certificate_pem(), ca_key).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_before = date_time_ymd(years.0, 1, 1);
+        params.not_after = date_time_ymd(years.1, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// One clear line, with the manager's address and these words.
+    fn told(refused: &Refused, address: SocketAddr, words: &str) {
+        let line = refused.to_string();
+        assert!(
+            line.contains(&address.to_string()) && line.contains(words) && !line.contains('\n'),
+            "{line}"
+        );
+        assert!(!line.contains("is away"), "{line}");
+    }
+
     #[test]
-    fn an_expired_certificate_is_told() {
+    fn a_certificate_that_is_old_or_of_the_future_is_told_with_its_date_and_the_clock_s() {
         within(async {
-            let authority = Authority::create().unwrap();
-            let ca_key = KeyPair::from_pem(&authority.key_pem()).unwrap();
-            let issuer = Issuer::from_ca_cert_pem(&authority.certificate_pem(), ca_key).unwrap();
-            let mut params = CertificateParams::new(vec!["manager.weft".to_owned()]).unwrap();
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2021, 1, 1);
-            let key = KeyPair::generate().unwrap();
-            let expired = params.signed_by(&key, &issuer).unwrap();
-            let manager = Manager::start_with(authority, expired.pem(), key.serialize_pem()).await;
-            let refused = manager.join("node2").await.unwrap_err();
-            let address = manager.address.to_string();
-            assert!(
-                refused.message.contains(&address) && refused.message.contains("expired"),
-                "{refused}"
-            );
+            for (years, words) in [
+                (
+                    (2020, 2021),
+                    "has expired at 2021-01-01T00:00:00Z, and this host's clock says 20",
+                ),
+                (
+                    (2090, 2095),
+                    "is not valid before 2090-01-01T00:00:00Z, and this host's clock says 20",
+                ),
+            ] {
+                let authority = Authority::create().unwrap();
+                let (certificate, key) = certificate(&authority, "manager.weft", years);
+                let manager = Manager::start_with(authority, certificate, key).await;
+                told(&manager.join("node2").await.unwrap_err(), manager.address, words);
+            }
+        });
+    }
+
+    #[test]
+    fn a_node_whose_own_certificate_is_not_valid_now_is_told_so() {
+        within(async {
+            let manager = Manager::start().await;
+            let authority = Authority::load(&manager.ca_pem, &manager.ca_key_pem).unwrap();
+            for years in [(2020, 2021), (2090, 2095)] {
+                let (certificate, key) = certificate(&authority, "node2", years);
+                let mut identity = identity(&manager.ca_pem, certificate, key);
+                identity.manager = manager.address.to_string();
+                let client = ManagerClient::new(&identity).unwrap();
+                let refused = client.request(&Request::MemberList).await.unwrap_err();
+                told(
+                    &refused,
+                    manager.address,
+                    "refused this node's certificate: by its clock it has expired, or is not valid yet",
+                );
+            }
         });
     }
 }

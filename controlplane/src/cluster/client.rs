@@ -10,9 +10,10 @@ use hyper::body::Bytes;
 use hyper::{Request as HttpRequest, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, UnixTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,7 +197,7 @@ async fn exchange(
     let tls = TlsConnector::from(tls)
         .connect(name, tcp)
         .await
-        .map_err(|error| handshake_failed(manager, &error.to_string()))?;
+        .map_err(|error| handshake_failed(manager, &error, &error.to_string()))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
         .await
         .map_err(|error| away(manager, &error.to_string()))?;
@@ -210,7 +211,7 @@ async fn exchange(
         let response = sender
             .send_request(request)
             .await
-            .map_err(|error| handshake_failed(manager, &describe(&error)))?;
+            .map_err(|error| handshake_failed(manager, &error, &describe(&error)))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY)
             .collect()
@@ -225,21 +226,72 @@ async fn exchange(
 
 /// With TLS 1.3 a refused client certificate shows only when the answer is read: the cause tells more than hyper's own words.
 fn describe(error: &hyper::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+    let mut cause: &dyn Error = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
     cause.to_string()
 }
 
-fn handshake_failed(manager: &str, error: &str) -> Refused {
-    if error.contains(MISMATCH) {
+fn handshake_failed(manager: &str, error: &(dyn Error + 'static), words: &str) -> Refused {
+    if words.contains(MISMATCH) {
         let message = format!(
             "manager {manager} is not of the cluster that the join token is for: {MISMATCH}; take the token from `weft cluster join-token` on that manager"
         );
         return refused(RefusedKind::Invalid, message);
     }
-    away(manager, error)
+    match tls_error(error).and_then(|error| wrong_time(manager, error)) {
+        Some(message) => refused(RefusedKind::Unavailable, message),
+        None => away(manager, words),
+    }
+}
+
+/// What TLS said, wherever among the causes it is.
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        // An I/O error's source is that of what it wraps, so what it wraps would be passed over.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(found) = wrapped.and_then(|wrapped| wrapped.downcast_ref()) {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// One of both certificates is not valid at this time, so a clock is wrong, or the certificate is old.
+fn wrong_time(manager: &str, error: &rustls::Error) -> Option<String> {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let (what, limit) = match error {
+        rustls::Error::InvalidCertificate(NotValidYet) => ("is not valid yet", None),
+        rustls::Error::InvalidCertificate(NotValidYetContext { not_before, .. }) => {
+            ("is not valid before", Some(*not_before))
+        }
+        rustls::Error::InvalidCertificate(Expired) => ("has expired", None),
+        rustls::Error::InvalidCertificate(ExpiredContext { not_after, .. }) => ("has expired at", Some(*not_after)),
+        rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired) => {
+            return Some(format!(
+                "manager {manager} refused this node's certificate: by its clock it has expired, or is not valid yet; compare the clocks of both hosts"
+            ));
+        }
+        _ => return None,
+    };
+    let limit = limit.map(|limit| format!(" {}", date(limit))).unwrap_or_default();
+    let now = date(UnixTime::now());
+    Some(format!(
+        "the certificate of manager {manager} {what}{limit}, and this host's clock says {now}: set the clock that is wrong"
+    ))
+}
+
+fn date(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let date = time::OffsetDateTime::from_unix_timestamp(seconds).ok();
+    let text = date.and_then(|date| date.format(&time::format_description::well_known::Rfc3339).ok());
+    text.unwrap_or_else(|| format!("{seconds} s after 1970"))
 }
 
 fn away(manager: &str, error: &str) -> Refused {
