@@ -274,12 +274,18 @@ impl Daemon {
     /// The next phase of a rotation, or the next rotation, if it is time.
     pub(super) fn advance_keys(&mut self) {
         let now = self.now();
-        let Membership::Manager(manager) = &self.membership else {
+        let Membership::Manager(manager) = &mut self.membership else {
             return;
         };
+        if let Some(node) = manager.removed.take() {
+            tracing::info!(node, "no member any more: the gossip keys that it knows are replaced");
+            if let Err(error) = self.store.put_key_row(manager.keys.keys.shut_out()) {
+                tracing::error!(%error, "not stored that the gossip keys are to be replaced");
+            }
+        }
         let keys = &manager.keys.keys;
         let row = if keys.is_due(now) {
-            match fresh_key() {
+            match fresh_keys() {
                 Ok(fresh) => keys.rotate_if_due(now, unix_nanos(), fresh),
                 Err(error) => {
                     tracing::error!(%error, "gossip keys not rotated");

@@ -40,6 +40,8 @@ pub(super) struct Manager {
     store: ClusterStore,
     server: JoinHandle<()>,
     pub(super) keys: ManagerKeys,
+    /// Who was removed, or left, since the keys were looked at.
+    pub(super) removed: Option<String>,
 }
 
 impl Drop for Manager {
@@ -97,6 +99,9 @@ impl Manager {
             // Memory follows the disk: what the disk refused did not happen.
             self.store.commit(&changes).map_err(Refused::failed)?;
             self.state.apply(&changes);
+        }
+        if let Request::MemberRemove { name } = request {
+            self.removed = Some(name.clone());
         }
         Ok(reply)
     }
@@ -161,6 +166,7 @@ impl Daemon {
             store,
             server,
             keys,
+            removed: None,
         }));
         self.set_keyring();
         Ok(())

@@ -2,7 +2,8 @@
 //!
 //! At rest there are three keys, as in Docker's swarms (`spec/networkdb.md` 3.13): the primary one, which seals; the previous
 //! one, still accepted from who was away; and a reserve, accepted already and used by the next automatic rotation, so that a node
-//! that misses one such rotation still understands the others. A rotation goes through phases. Each is a new version of the key
+//! that misses one such rotation still understands the others. When a member is removed or leaves, a rotation replaces all three. A
+//! rotation goes through phases. Each is a new version of the key
 //! set, and begins when the nodes have acknowledged the one before:
 //!
 //! 1. [`Phase::Adding`]: the new keys are accepted everywhere; nobody seals with them.
@@ -103,6 +104,9 @@ pub struct KeyRow {
     phase: Phase,
     /// When the last rotation began, by the wall clock.
     rotated: UnixNanos,
+    /// Somebody who knows the present keys is no member any more: the next rotation begins at once and keeps none of them.
+    #[serde(default)]
+    shut_out: bool,
     now: Rest,
     /// What the rotation leads to; the same while none is under way.
     then: Rest,
@@ -179,6 +183,7 @@ impl GossipKeys {
             version: 1,
             phase: Phase::Settled,
             rotated: wall,
+            shut_out: false,
             now: rest.clone(),
             then: rest,
         };
@@ -242,25 +247,45 @@ impl GossipKeys {
         Ok(self.begin(wall, primary, reserve))
     }
 
-    /// Begins a rotation if it is time: to the reserve, which all nodes accept already.
-    pub fn rotate_if_due(&self, now: Instant, wall: UnixNanos, fresh: Key) -> Option<KeyRow> {
-        self.is_due(now)
-            .then(|| self.begin(wall, self.row.now.reserve.clone(), fresh))
+    /// A member was removed, or left: the keys that it knows are to be replaced, all of them, by the next rotation. Several removals
+    /// before that are one. What is to be stored; it holds at once.
+    pub fn shut_out(&mut self) -> &KeyRow {
+        self.row.shut_out = true;
+        &self.row
+    }
+
+    /// Begins a rotation if it is time: to the reserve, which all nodes accept already, or, if somebody is shut out, to the first
+    /// of two fresh keys. The second becomes the reserve.
+    pub fn rotate_if_due(&self, now: Instant, wall: UnixNanos, fresh: [Key; 2]) -> Option<KeyRow> {
+        let [primary, reserve] = fresh;
+        let known = self.row.now.reserve.clone();
+        let primary = if self.row.shut_out { primary } else { known };
+        self.is_due(now).then(|| self.begin(wall, primary, reserve))
     }
 
     /// Whether a rotation begins by itself.
     pub fn is_due(&self, now: Instant) -> bool {
-        self.row.phase == Phase::Settled && self.due <= now
+        self.row.phase == Phase::Settled && self.settled_until() <= now
+    }
+
+    fn settled_until(&self) -> Instant {
+        if self.row.shut_out {
+            self.due.min(self.look_at)
+        } else {
+            self.due
+        }
     }
 
     fn begin(&self, wall: UnixNanos, primary: Key, reserve: Key) -> KeyRow {
+        let kept = (!self.row.shut_out).then(|| self.row.now.primary.clone());
         KeyRow {
             version: self.row.version + 1,
             phase: Phase::Adding,
             rotated: wall,
+            shut_out: false,
             now: self.row.now.clone(),
             then: Rest {
-                previous: vec![self.row.now.primary.clone()],
+                previous: kept.into_iter().collect(),
                 primary,
                 reserve,
             },
@@ -333,7 +358,7 @@ impl GossipKeys {
     /// When to look again.
     pub fn poll_timeout(&self) -> Instant {
         match self.row.phase {
-            Phase::Settled => self.due,
+            Phase::Settled => self.settled_until(),
             Phase::Adding | Phase::Switching => self.look_at,
         }
     }

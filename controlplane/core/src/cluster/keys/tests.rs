@@ -137,8 +137,10 @@ fn every_twelve_hours_the_reserve_takes_over() {
     let mut keys = started();
     let due = Instant::ZERO + ROTATION_INTERVAL;
     assert_eq!(keys.poll_timeout(), due);
-    assert_eq!(keys.rotate_if_due(at(60), 0, key(3)), None);
-    let row = keys.rotate_if_due(due, nanos(ROTATION_INTERVAL), key(3)).unwrap();
+    assert_eq!(keys.rotate_if_due(at(60), 0, [key(99), key(3)]), None);
+    let row = keys
+        .rotate_if_due(due, nanos(ROTATION_INTERVAL), [key(99), key(3)])
+        .unwrap();
     keys.apply(due, row);
     assert_eq!(prints(&keys), print_of(&[1, 2, 3]));
     for phase in [Phase::Switching, Phase::Settled] {
@@ -165,7 +167,7 @@ fn a_restart_neither_skips_a_rotation_nor_doubles_it() {
     assert_eq!(keys.poll_timeout(), at(3) + 7 * HOUR);
     // Down for days: one is due, and after it none until twelve hours later.
     let mut keys = GossipKeys::load(at(3), nanos(100 * HOUR), row.clone());
-    let row_of_rotation = keys.rotate_if_due(at(3), nanos(100 * HOUR), key(3)).unwrap();
+    let row_of_rotation = keys.rotate_if_due(at(3), nanos(100 * HOUR), [key(99), key(3)]).unwrap();
     keys.apply(at(3), row_of_rotation);
     let again = GossipKeys::load(at(0), nanos(101 * HOUR), keys.row().clone());
     assert!(!again.is_due(at(0)));
@@ -268,4 +270,71 @@ proptest! {
             }
         }
     }
+}
+
+/// Goes on until no rotation is under way; the members acknowledge at once.
+fn settle(keys: &mut GossipKeys, mut seconds: u64) -> u64 {
+    while keys.row().phase() != Phase::Settled {
+        seconds += 1;
+        for member in ["a", "b"] {
+            let version = keys.set().version;
+            keys.acknowledge(at(seconds), member, version);
+        }
+        if let Some(step) = keys.advance(at(seconds), &members(true)) {
+            keys.apply(at(seconds), step.row);
+        }
+    }
+    seconds
+}
+
+#[test]
+fn whoever_is_removed_knows_no_key_that_is_accepted_afterwards() {
+    let mut keys = started();
+    // Two rotations, so that there are three keys.
+    for (number, seconds) in [(3, 0), (5, 100)] {
+        let row = keys.rotate(0, None, [key(number), key(number + 1)]).unwrap();
+        keys.apply(at(seconds), row);
+        settle(&mut keys, seconds);
+    }
+    let known = prints(&keys);
+    assert_eq!(known, print_of(&[5, 6, 3]));
+    assert!(!keys.is_due(at(200)) && keys.poll_timeout() > at(200));
+    // Several removals are one rotation, and it is stored that it is wanted.
+    assert!(keys.shut_out().shut_out);
+    keys.shut_out();
+    let mut keys = GossipKeys::load(at(200), 0, keys.row().clone());
+    assert!(keys.is_due(at(200)) && keys.poll_timeout() <= at(200));
+    let row = keys.rotate_if_due(at(200), 0, [key(7), key(8)]).unwrap();
+    keys.apply(at(200), row);
+    assert!(!keys.is_due(at(200)), "not more than one at a time");
+    settle(&mut keys, 200);
+    assert_eq!(prints(&keys), print_of(&[7, 8]));
+    assert!(!keys.is_due(at(300)));
+    let row = keys
+        .rotate_if_due(at(300) + ROTATION_INTERVAL, 0, [key(20), key(9)])
+        .unwrap();
+    keys.apply(at(300), row);
+    settle(&mut keys, 300);
+    assert_eq!(prints(&keys), print_of(&[8, 9, 7]), "the next ones are as ever");
+}
+
+#[test]
+fn a_removal_during_a_rotation_is_followed_by_another_one() {
+    let mut keys = started();
+    let row = keys.rotate(0, None, [key(3), key(4)]).unwrap();
+    keys.apply(at(0), row);
+    // It may have been handed the new keys already.
+    keys.shut_out();
+    assert!(!keys.is_due(at(0)));
+    let end = settle(&mut keys, 0);
+    assert!(keys.is_due(at(end)));
+    let row = keys.rotate_if_due(at(end), 0, [key(5), key(6)]).unwrap();
+    keys.apply(at(end), row);
+    settle(&mut keys, end);
+    assert_eq!(prints(&keys), print_of(&[5, 6]));
+    // What cannot be stored now is tried again later, not at once and for ever.
+    keys.shut_out();
+    keys.postpone(at(500));
+    assert!(!keys.is_due(at(500)) && keys.poll_timeout() == at(500) + RETRY);
+    assert!(keys.is_due(at(500) + RETRY));
 }
