@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
+use weft::cluster::client::join;
 use weft_tests::misuse::{SOON, enter, get, state, switch_on, weft_refuses};
 use weft_tests::rig::{Error, Host, Options, Result, Rig, wait_until};
 
@@ -108,6 +109,67 @@ fn a_name_that_another_node_has_is_refused() -> Result<()> {
     );
     weft_refuses(&rig.hosts[1], "network ls", &["not part of a cluster"]);
     assert_eq!(rig.hosts[0].weft(&["node", "ls"])?, members);
+    Ok(())
+}
+
+#[test]
+fn an_address_is_taken_only_from_a_dead_node_and_only_by_who_gets_in() -> Result<()> {
+    let mut rig = Rig::new(Options {
+        hosts: 3,
+        ..Options::default()
+    })?;
+    rig.start_cluster()?;
+    let token = rig.hosts[0].weft(&["cluster", "join-token", "-q"])?.trim().to_owned();
+    let manager = format!("{}:2377", rig.hosts[0].address());
+    let address = rig.hosts[1].address();
+    // A daemon with this name and this advertise-addr would ask so.
+    let claim = |rig: &Rig, name: &str| {
+        enter(rig.hosts[2].netns(), || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let joined = runtime
+                .expect("a runtime")
+                .block_on(join(&token, &manager, 2377, name, address.into()));
+            joined.map(drop).map_err(|refused| refused.to_string())
+        })
+    };
+    let nodes = |rig: &Rig| rig.hosts[0].weft(&["node", "ls"]);
+    wait_until(SOON, "three nodes are Ready", || {
+        let listed = nodes(&rig)?;
+        if listed.matches("Ready").count() == 3 {
+            Ok(())
+        } else {
+            Err(Error::new(listed))
+        }
+    })?;
+    let before = nodes(&rig)?;
+    assert_eq!(
+        claim(&rig, "node9"),
+        Err(format!(
+            "node node9 cannot join at {address}: node node2 is live at that address; give each node an advertise-addr of its own, or `weft cluster leave` on node2 first"
+        ))
+    );
+    assert_eq!(nodes(&rig)?, before);
+
+    rig.hosts[1].kill()?;
+    wait_until(SOON, "the killed node is Down", || {
+        let listed = nodes(&rig)?;
+        if listed.contains("Down") {
+            Ok(())
+        } else {
+            Err(Error::new(listed))
+        }
+    })?;
+    let before = nodes(&rig)?;
+    // The name is another node's, so this one does not get in, and the dead one keeps its place.
+    let refused = claim(&rig, "node3").expect_err("the name is taken");
+    assert!(refused.contains("node3") && !refused.contains('\n'), "{refused}");
+    assert_eq!(nodes(&rig)?, before);
+    assert_eq!(claim(&rig, "node9"), Ok(()));
+    let after = nodes(&rig)?;
+    assert!(after.contains("node9") && !after.contains("node2"), "{after}");
+    // Who comes back to a place that was taken is told so.
+    rig.hosts[1].start()?;
+    weft_refuses(&rig.hosts[1], "network ls", &["node2 was removed from the cluster"]);
     Ok(())
 }
 

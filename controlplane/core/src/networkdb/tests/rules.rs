@@ -329,3 +329,39 @@ fn what_belongs_elsewhere_is_refused_and_counted() {
     assert_eq!(listener.streams.len(), 0, "it would be an amplifier");
     assert_eq!(listener.db.refused_gossip, before + 4);
 }
+
+#[test]
+fn a_clock_that_was_set_back_loses_nothing() {
+    let mut listener = Listener::new();
+    let (net, then) = (network("net1"), listener.now);
+    listener.hear_event(&listener.event(Change::Create, 1_000, "before", b"v"));
+    let now = then + secs(5);
+    listener
+        .db
+        .create_entry(now, TABLE, &net, "own", b"v".to_vec())
+        .expect("created");
+    listener.db.handle_timeout(now);
+    listener.gather();
+    // The caller's clock is hours behind from now on: what is written, heard and deleted then counts all the same.
+    listener.now = Instant::ZERO;
+    listener.hear_event(&listener.event(Change::Create, 1_001, "after", b"v"));
+    listener.db.handle_timeout(Instant::ZERO);
+    listener
+        .db
+        .create_entry(Instant::ZERO, TABLE, &net, "late", b"v".to_vec())
+        .expect("created");
+    listener
+        .db
+        .delete_entry(Instant::ZERO, TABLE, &net, "own")
+        .expect("deleted");
+    listener.wait(secs(2));
+    for key in ["before", "after", "late"] {
+        assert_eq!(listener.value(key), Some(b"v".to_vec()), "{key}");
+    }
+    assert_eq!(listener.value("own"), None);
+    // Time comes to where it was, and nothing has ended early: the tombstone is still known.
+    listener.now = now;
+    listener.wait(secs(1));
+    let entries = listener.db.tables.of_network(&net);
+    assert_eq!(entries.filter(|(table, ..)| *table == TABLE).count(), 4);
+}
