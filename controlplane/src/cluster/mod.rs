@@ -4,7 +4,7 @@ mod authority;
 pub mod client;
 pub mod server;
 mod tls;
-mod token;
+pub(crate) mod token;
 
 pub use authority::{Authority, CertificateError, der};
 pub use token::{JoinToken, TokenError};

@@ -48,7 +48,7 @@ pub(super) fn digest(der: &[u8]) -> [u8; 32] {
     Sha256::digest(der).into()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -83,12 +83,45 @@ impl FromStr for JoinToken {
     }
 }
 
-fn shown(text: &str) -> String {
+/// The beginning of a token, for errors: they end up in logs, and its end is secret.
+pub(crate) fn shown(text: &str) -> String {
     const SHOWN: usize = PREFIX.len() + 8;
     let beginning: String = text.chars().take(SHOWN).collect();
     if beginning.len() < text.len() {
         format!("{beginning}...")
     } else {
         beginning
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_and_any_other_text_is_refused_in_a_line(
+            der in prop::collection::vec(any::<u8>(), 0..40),
+            secret in "[0-9a-f]{32}",
+            place in any::<prop::sample::Index>(),
+            other in any::<char>(),
+            text in "\\PC{0,200}",
+        ) {
+            let token = JoinToken::new(&der, &secret);
+            let printed = token.to_string();
+            prop_assert_eq!(printed.parse::<JoinToken>(), Ok(token));
+            let place = place.index(printed.len());
+            let changed = format!("{}{other}{}", &printed[..place], &printed[place + 1..]);
+            for text in [changed, printed[..place].to_owned(), text] {
+                match text.parse::<JoinToken>() {
+                    Ok(read) => prop_assert_eq!(read.to_string().to_lowercase(), text.to_lowercase()),
+                    Err(refused) => {
+                        let line = refused.to_string();
+                        prop_assert!(!line.contains(&secret) && !line.contains('\n'), "{}", line);
+                    }
+                }
+            }
+        }
     }
 }

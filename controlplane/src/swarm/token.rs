@@ -1,5 +1,6 @@
 //! A Docker swarm's join token: which authority to trust, and the secret that lets a node in (`spec/swarm-agent.md` 8.2).
 
+use crate::cluster::token::{hex, shown};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
@@ -55,7 +56,7 @@ impl JoinToken {
 
     /// The digest in hex, which may be shown.
     pub fn digest(&self) -> String {
-        self.digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.digest)
     }
 }
 
@@ -118,19 +119,10 @@ fn base36(digits: &str) -> Option<[u8; 32]> {
     Some(number)
 }
 
-fn shown(text: &str) -> String {
-    const SHOWN: usize = PREFIX.len() + 8;
-    let beginning: String = text.chars().take(SHOWN).collect();
-    if beginning.len() < text.len() {
-        format!("{beginning}...")
-    } else {
-        beginning
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// `spec/swarm-agent.md` 8.2.
     const TOKEN: &str = "SWMTKN-1-48mxqxisrwuxr29mmf5hfvn3esai50ajdv341mhs8wkx9uqbz5-bfz493hext5p2tt9l3rkvsgt3";
@@ -175,7 +167,7 @@ mod tests {
         let line = error(&format!("WFTKN-1-{}-{}", "0".repeat(64), "1".repeat(32)));
         assert_eq!(
             line,
-            "join token \"WFTKN-1-000000...\" is of a cluster of weft's own: `weft cluster join` joins it"
+            "join token \"WFTKN-1-00000000...\" is of a cluster of weft's own: `weft cluster join` joins it"
         );
     }
 
@@ -204,6 +196,26 @@ mod tests {
             let line = error(&text);
             assert!(line.contains("is malformed: SWMTKN-1-, 50 and 25 characters"), "{line}");
             assert!(!line.contains(secret) && !line.contains('\n'), "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_in_a_line_without_its_end(
+            digest in "[0-9a-z]{48,52}",
+            secret in "[0-9a-z]{24,26}",
+            version in "[0-9]{0,2}(-[01])?",
+            text in "\\PC{0,200}",
+        ) {
+            for text in [format!("SWMTKN-{version}-{digest}-{secret}"), text] {
+                match text.parse::<JoinToken>() {
+                    Ok(token) => prop_assert_eq!(token.as_str(), text),
+                    Err(refused) => {
+                        let line = refused.to_string();
+                        prop_assert!(!line.contains(&secret) && !line.contains('\n'), "{}", line);
+                    }
+                }
+            }
         }
     }
 }
