@@ -2,6 +2,7 @@
 
 use super::refusals::Reason;
 use super::{LogLevel, Membership, Opened, Output, StreamId};
+use crate::id::NodeId;
 use crate::time::{Duration, Instant};
 use crate::wire::WireError;
 use crate::wire::message::Accusation;
@@ -76,14 +77,23 @@ impl Membership {
     }
 
     /// Answers a peer's view with ours, then takes over what is new in it.
-    pub fn answer_push_pull(&mut self, now: Instant, stream: StreamId, theirs: PushPull, user_state: Vec<u8>) {
+    pub fn answer_push_pull(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        from: SocketAddr,
+        theirs: PushPull,
+        user_state: Vec<u8>,
+    ) {
         let ours = PushPull {
             join: theirs.join,
             nodes: self.roster.view(),
             user_state,
         };
         self.reply(stream, stream::encode_push_pull(&ours));
-        if let Err(error) = self.merge(now, theirs) {
+        // It came from whatever port, and a host has one member unless somebody tries things out.
+        let peer = teller(&theirs, |address| address.ip() == from.ip());
+        if let Err(error) = self.merge(now, theirs, peer) {
             self.log(LogLevel::Warn, format!("push/pull: {error}"));
         }
     }
@@ -114,7 +124,9 @@ impl Membership {
             }
         };
         match stream::decode_plain(&plain) {
-            Ok(StreamMessage::PushPull(theirs)) => self.outputs.push_back(Output::PushPullAsked(stream, theirs)),
+            Ok(StreamMessage::PushPull(theirs)) => {
+                self.outputs.push_back(Output::PushPullAsked(stream, from, theirs));
+            }
             Ok(StreamMessage::User(bytes)) => {
                 self.outputs.push_back(Output::Close { stream });
                 self.outputs.push_back(Output::User { bytes });
@@ -167,7 +179,10 @@ impl Membership {
             return;
         }
         let result = match reply {
-            Ok(StreamMessage::PushPull(theirs)) => self.merge(now, theirs),
+            Ok(StreamMessage::PushPull(theirs)) => {
+                let peer = teller(&theirs, |address| address == exchange.to);
+                self.merge(now, theirs, peer)
+            }
             Ok(StreamMessage::Err(error)) => Err(format!("remote error: {error}")),
             Ok(_) => Err("the peer answered with something else than its view".to_owned()),
             Err(error) => Err(error),
@@ -194,11 +209,14 @@ impl Membership {
         }
     }
 
-    fn merge(&mut self, now: Instant, theirs: PushPull) -> Result<(), String> {
+    /// Takes over what is new in the view of `peer`.
+    fn merge(&mut self, now: Instant, theirs: PushPull, peer: Option<NodeId>) -> Result<(), String> {
         self.check_versions(&theirs.nodes)?;
+        // memberlist accuses in its own name here. If one slow node suspects a healthy one, then each that exchanges views with it
+        // counts as another witness, and the suspicion is as short as if all of them had probed.
+        let peer = peer.unwrap_or_else(|| self.config.name.clone());
         for PushNode { alive, state } in theirs.nodes {
             let (incarnation, node) = (alive.incarnation, alive.node.clone());
-            let own = self.config.name.clone();
             match state {
                 NodeState::Alive => self.alive(now, alive),
                 NodeState::Left => self.dead(
@@ -215,7 +233,7 @@ impl Membership {
                     Accusation {
                         incarnation,
                         node,
-                        from: own,
+                        from: peer.clone(),
                     },
                 ),
             }
@@ -253,4 +271,12 @@ impl Membership {
         }
         Ok(())
     }
+}
+
+/// Whose view it is, by the address that it came from.
+fn teller(view: &PushPull, is_there: impl Fn(SocketAddr) -> bool) -> Option<NodeId> {
+    let alive = view.nodes.iter().filter(|node| node.state == NodeState::Alive);
+    let mut there = alive.filter(|node| is_there(node.alive.address));
+    let first = there.next()?;
+    there.next().is_none().then(|| first.alive.node.clone())
 }

@@ -141,6 +141,9 @@ pub enum Output {
     Down(NodeId),
     /// A member of whom [`Membership::ask_whether_there`] was called answered under its name.
     There(NodeId),
+    /// Somebody who is no member here looks for another node at this node's address: perhaps an earlier life of this node, whose
+    /// cluster does not know of its end yet.
+    Sought(SocketAddr),
     /// A message for the layer above.
     User {
         /// The message.
@@ -151,7 +154,7 @@ pub enum Output {
     /// It is time for a push/pull with this member: call [`Membership::push_pull`].
     PushPullDue(SocketAddr),
     /// A peer asks for a push/pull: call [`Membership::answer_push_pull`].
-    PushPullAsked(StreamId, PushPull),
+    PushPullAsked(StreamId, SocketAddr, PushPull),
     /// A push/pull that was started here is over.
     PushPullDone(StreamId, Result<(), String>),
     /// The leave message is out.

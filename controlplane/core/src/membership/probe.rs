@@ -205,10 +205,15 @@ impl Membership {
 
     pub(super) fn handle_ping(&mut self, from: SocketAddr, ping: Ping) {
         if !ping.node.is_empty() && ping.node != self.config.name.as_str() {
-            self.log(
-                LogLevel::Debug,
-                format!("ping from {from} for another node {:?}", ping.node),
-            );
+            let message = format!("ping from {from} for another node {:?}", ping.node);
+            self.log(LogLevel::Debug, message);
+            let stranger = |source: &Source| {
+                let member = NodeId::new(&*source.node).ok();
+                member.is_none_or(|node| self.roster.get(&node).is_none_or(Member::gone))
+            };
+            if let Some(source) = ping.source.filter(stranger) {
+                self.outputs.push_back(Output::Sought(source.address));
+            }
             return;
         }
         let checksum = self.takes_checksum(ping.source.as_ref());

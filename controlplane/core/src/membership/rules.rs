@@ -127,7 +127,7 @@ impl Membership {
 
     /// A node is suspected.
     pub(super) fn suspect(&mut self, now: Instant, accusation: Accusation) {
-        let (members, patience) = (self.roster.len(), self.patience());
+        let patience = self.patience();
         let Some(known) = self.roster.get_mut(&accusation.node) else {
             return;
         };
@@ -153,6 +153,8 @@ impl Membership {
         known.state = NodeState::Suspect;
         known.since = now;
         let (suspect, accuser) = (accusation.node.clone(), accusation.from.clone());
+        // The dead confirm nothing: waiting for them would make the last ones of a cluster that broke down wait longest.
+        let members = self.roster.iter().filter(|(_, member)| !member.gone()).count();
         self.suspicions.start(now, suspect, accuser, members, patience);
         self.broadcast_own(accusation.node.clone(), Message::Suspect(accusation).encode());
     }

@@ -1,6 +1,7 @@
 //! The rules of `spec/networkdb.md` 3.4, one member at a time, and the formulas of 3.2.
 
 mod health;
+mod hearsay;
 mod packets;
 
 use super::queue::{Queue, retransmit_limit};
@@ -398,8 +399,8 @@ fn a_push_pull_takes_the_dead_of_others_for_suspects_only() {
     };
     membership.handle_request(after(1), StreamId(3), at(3), &stream::encode_push_pull(&theirs));
     let asked = outputs(&mut membership);
-    assert_eq!(asked, [Output::PushPullAsked(StreamId(3), theirs.clone())]);
-    membership.answer_push_pull(after(2), StreamId(3), theirs, b"ours".to_vec());
+    assert_eq!(asked, [Output::PushPullAsked(StreamId(3), at(3), theirs.clone())]);
+    membership.answer_push_pull(after(2), StreamId(3), at(3), theirs, b"ours".to_vec());
     let done = outputs(&mut membership);
     let [Output::Reply { bytes, .. }, rest @ ..] = &*done else {
         panic!("{done:?}")

@@ -161,9 +161,10 @@ impl NetworkDb {
         if entry.owner != self.name {
             self.tables.remove(key);
         } else if !entry.deleted {
+            let time = self.taken_back(&key.network, entry.time);
             self.tables.change(key, |entry| {
                 // Not the time now: somebody may write the key until this node is back.
-                entry.time = entry.time.saturating_add(1);
+                entry.time = time;
                 entry.deleted = true;
                 entry.until = now + REAP_ENTRY;
             });

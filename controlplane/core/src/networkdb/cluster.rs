@@ -75,6 +75,8 @@ pub(super) struct Cluster {
     requests: u64,
     reconnect_at: Instant,
     rejoin_at: Instant,
+    /// Before this nobody else who looks for an earlier life of this node is told of it.
+    introduce_at: Instant,
     /// How often nothing was tried since, as a bootstrap node was live.
     rested: u32,
     leave: Option<Leave>,
@@ -90,6 +92,7 @@ impl Cluster {
             requests: 0,
             reconnect_at: now + random.stagger(RECONNECT_INTERVAL),
             rejoin_at: now + random.stagger(REJOIN_INTERVAL),
+            introduce_at: now,
             rested: 0,
             leave: None,
         }
@@ -307,6 +310,19 @@ impl NetworkDb {
             let stream = self.membership.push_pull(now, address, true, state);
             self.cluster.purposes.insert(stream, Purpose::Rejoin);
         }
+    }
+
+    /// Somebody of another part of the cluster takes this node for an earlier life of it: who is restarted need not wait until those who
+    /// knew it have noticed.
+    pub(super) fn introduce(&mut self, now: Instant, to: SocketAddr) {
+        let speaks = self.cluster.leave.is_none() && to != self.cluster.advertise;
+        if !speaks || self.cluster.introduce_at > now {
+            return;
+        }
+        self.cluster.introduce_at = now + RECONNECT_INTERVAL;
+        let state = self.state();
+        let stream = self.membership.push_pull(now, to, true, state);
+        self.cluster.purposes.insert(stream, Purpose::Rejoin);
     }
 
     /// Leaves the cluster: the others are told and drop this node's entries. [`Effect::Left`] follows, within about 6 seconds.

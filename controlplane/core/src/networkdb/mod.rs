@@ -283,15 +283,16 @@ impl NetworkDb {
                 Output::Up(node, address) => self.node_up(&node, address),
                 Output::Down(node) => self.node_down(now, &node),
                 Output::There(node) => self.node_is_there(now, &node),
+                Output::Sought(by) => self.introduce(now, by),
                 Output::User { bytes } => self.receive(now, &bytes, Origin::Gossip),
                 Output::UserState(bytes) => self.receive_state(now, &bytes),
                 Output::PushPullDue(to) => {
                     let state = self.state();
                     self.membership.push_pull(now, to, false, state);
                 }
-                Output::PushPullAsked(stream, theirs) => {
+                Output::PushPullAsked(stream, from, theirs) => {
                     let state = self.state();
-                    self.membership.answer_push_pull(now, stream, theirs, state);
+                    self.membership.answer_push_pull(now, stream, from, theirs, state);
                 }
                 Output::PushPullDone(stream, result) => self.push_pull_done(now, stream, result),
                 Output::Left => self.left(),

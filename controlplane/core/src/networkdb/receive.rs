@@ -202,7 +202,7 @@ impl NetworkDb {
                 return false;
             }
         }
-        known.rank() < (event.l_time, event.r#type() != Change::Delete, owner, &event.value)
+        known.rank() < (event.l_time, owner, event.r#type() == Change::Delete, &event.value)
     }
 
     fn relays(&self, event: &TableEvent, known: bool, origin: Origin) -> bool {

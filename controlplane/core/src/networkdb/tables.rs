@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// (`spec/pains.md` part A, 6).
 pub(super) const MAX_ENTRIES: usize = 1 << 20;
 
-/// Lamport time, whether it is no tombstone, owner, value.
-pub(super) type Rank<'a> = (u64, bool, &'a NodeId, &'a [u8]);
+/// Lamport time, owner, whether it is a tombstone, value.
+pub(super) type Rank<'a> = (u64, &'a NodeId, bool, &'a [u8]);
 
 /// An entry of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,14 +37,14 @@ impl Entry {
         !self.deleted && !self.hidden
     }
 
-    /// Of two entries of a key the one with the greater rank stays: the later write, of writes at the same time a row before a
-    /// tombstone, then the greater name, and last the greater value, so that no two that differ can stay side by side. Docker's
-    /// engines keep what came first.
+    /// Of two entries of a key the one with the greater rank stays: the later write, of writes at the same time that of the greater
+    /// name, of one node's at the same time the tombstone, and last the greater value, so that no two that differ can stay side by
+    /// side. Docker's engines keep what came first.
     ///
-    /// A node that takes back its own row writes the tombstone one tick after it. Whoever wrote over that row after hearing of it is
-    /// later by two, and whoever did so at the same tick without having heard of it keeps its row.
+    /// A node that takes back its own row writes the tombstone at the row's own time: whoever wrote over it, even unheard and at the
+    /// same tick, keeps its row.
     pub(super) fn rank(&self) -> Rank<'_> {
-        (self.time, !self.deleted, &self.owner, &self.value)
+        (self.time, &self.owner, self.deleted, &self.value)
     }
 
     /// How it is compared with other nodes'.

@@ -128,7 +128,7 @@ fn two_nodes_with_one_name_are_told_of_and_the_known_one_stays() {
     let Ok(StreamMessage::PushPull(theirs)) = stream::decode(&bytes) else {
         panic!("{bytes:?}")
     };
-    first.answer_push_pull(after(2), StreamId(9), theirs, Vec::new());
+    first.answer_push_pull(after(2), StreamId(9), at(2), theirs, Vec::new());
     let Some(Output::Reply { bytes, .. }) = first.poll_output() else {
         panic!("no reply")
     };

@@ -60,9 +60,12 @@ fn whatever_is_heard_first_of_writes_at_one_time_the_same_stays() {
     }
     assert_eq!(decided, 30);
     let mut db = simulation.nodes[0].db.clone();
-    events.iter().for_each(|event| hear(&mut db, &simulation, event));
+    let (last, before) = events.split_last().expect("events");
+    before.iter().for_each(|event| hear(&mut db, &simulation, event));
     assert_eq!(db.get_entry(TABLE, &net, "k").expect("a row"), b"b");
     assert_eq!(db.last_write(&net, TABLE, "k"), Some((50, &greater)));
+    hear(&mut db, &simulation, last);
+    assert!(db.get_entry(TABLE, &net, "k").is_err(), "it took back its own row");
 }
 
 #[test]

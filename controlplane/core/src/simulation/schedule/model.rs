@@ -1,7 +1,7 @@
 //! What the rows must be in the end: who wrote what last, apart from how the tables are kept.
 //!
 //! Each write that a node made counts with its Lamport time, as stamped by that node. Of all writes of a key the one with the greatest
-//! time wins, of equal times a row before a deletion, and the one of the greater name. If the winner's node is still there, its write decides. If all who ever
+//! time wins, of equal times that of the greater name. If the winner's node is still there, its write decides. If all who ever
 //! wrote the key are gone, so is the row. Otherwise the winner's write went away with its node, and what remains depends on who had
 //! heard what by then: only that all show the same can be asked.
 
@@ -52,10 +52,7 @@ impl Model {
     /// What a key must show, when `lives` tells which stays go on.
     pub(super) fn expected(&self, network: usize, key: usize, lives: impl Fn(Stay) -> bool) -> Expected {
         let writes = self.writes.get(&(network, key)).map(Vec::as_slice).unwrap_or_default();
-        let Some(last) = writes
-            .iter()
-            .max_by_key(|written| (written.time, written.value.is_some(), &written.owner))
-        else {
+        let Some(last) = writes.iter().max_by_key(|written| (written.time, &written.owner)) else {
             return Expected::Nothing;
         };
         if lives(last.by) {

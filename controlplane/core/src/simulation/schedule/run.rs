@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct Outcome {
     /// How long after the last step all agreed.
     pub agreed_after: Duration,
+    /// How long before the last step the last process ended without a word, if one did: until others notice that takes its time.
+    pub crashed_before: Option<Duration>,
     /// How many written keys had an outcome that is decided by who wrote last.
     pub decided: usize,
     /// How many keys only had to be the same everywhere.
@@ -77,6 +79,7 @@ struct Runner {
     /// Joins under way.
     joins: BTreeMap<usize, (u64, Instant)>,
     writes: u64,
+    crashed: Option<Instant>,
     /// How far each node is with the rotation of keys, and how far the first is; `None` if there are no keys.
     rotation: Option<Rotation>,
 }
@@ -121,6 +124,7 @@ impl Runner {
             leaving: BTreeSet::new(),
             joins: BTreeMap::new(),
             writes: 0,
+            crashed: None,
             rotation: encrypted.then(Rotation::default),
         }
     }
@@ -132,6 +136,7 @@ impl Runner {
             self.act(&step.action);
             self.bounded(false)?;
         }
+        let crashed_before = self.crashed.map(|at| self.simulation.now.saturating_since(at));
         self.quiet_down();
         let agreed_after = self.agree()?;
         self.hold()?;
@@ -143,6 +148,7 @@ impl Runner {
             .count();
         Ok(Outcome {
             agreed_after,
+            crashed_before,
             decided: written.len() - undecided,
             undecided,
         })
@@ -160,12 +166,14 @@ impl Runner {
             }
             Action::Crash(place) => {
                 if let Some(node) = self.simulation.runs_at(*place) {
+                    self.crashed = Some(self.simulation.now);
                     self.crash(node);
                 }
             }
             Action::Restart(place) => {
                 if let Some(node) = self.simulation.runs_at(*place) {
                     let networks = std::array::from_fn(|network| self.stays.contains_key(&(node, network)));
+                    self.crashed = Some(self.simulation.now);
                     self.crash(node);
                     self.start(*place, &networks);
                 }
