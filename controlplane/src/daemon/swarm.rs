@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weft_core::id::EndpointId;
 use weft_core::networkdb::Keyring;
-use weft_core::swarm::keys::keyring;
+use weft_core::swarm::keys::{keyring, usable};
 
 /// Docker's engines gossip on this port, always.
 const GOSSIP_PORT: u16 = 7946;
@@ -44,7 +44,7 @@ impl Drop for Member {
 }
 
 impl Member {
-    /// Keys that cannot be used are told when they arrive; without keys there is no gossip.
+    /// Keys that cannot be used are told when they arrive, and not taken; without keys there is no gossip.
     pub(super) fn keyring(&self) -> Keyring {
         keyring(&self.identity.keys).unwrap_or_default()
     }
@@ -162,7 +162,7 @@ impl Daemon {
         };
         self.become_swarm_node(identity).map_err(|refused| refused.message)?;
         if let Membership::Swarm(member) = &mut self.membership
-            && !member.identity.keys.is_empty()
+            && !member.keyring().is_empty()
         {
             // With the keys as they were told last, the gossip goes on also while no manager is there.
             member.gossips = true;
@@ -221,10 +221,16 @@ impl Daemon {
     }
 
     /// Managers, keys or certificate as they are now.
-    fn swarm_told(&mut self, identity: Identity, data_path_port: u16) {
+    fn swarm_told(&mut self, mut identity: Identity, data_path_port: u16) {
         let Membership::Swarm(member) = &mut self.membership else {
             return;
         };
+        let told = std::mem::take(&mut identity.keys);
+        let (keys, useless) = usable(told, &member.identity.keys);
+        identity.keys = keys;
+        if let Some(error) = useless {
+            tracing::error!(%error, "the gossip keys that the swarm's managers told are of no use, those before stay in use");
+        }
         if member.identity != identity
             && let Err(error) = self.store.put_swarm_identity(&identity)
         {
@@ -236,14 +242,10 @@ impl Daemon {
             tracing::error!("{}", wrong_port(data_path_port, self.config.data_path_port));
         }
         member.data_path_port = Some(data_path_port);
-        let ring = match keyring(&member.identity.keys) {
-            Ok(ring) if !ring.keys().is_empty() => ring,
-            Ok(_) => return,
-            Err(error) => {
-                tracing::error!(%error, "the swarm's gossip keys are of no use");
-                return;
-            }
-        };
+        let ring = member.keyring();
+        if ring.is_empty() {
+            return;
+        }
         let begins = !std::mem::replace(&mut member.gossips, true);
         let now = self.now();
         if begins {

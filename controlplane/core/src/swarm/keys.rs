@@ -56,6 +56,15 @@ pub fn keyring(keys: &[GossipKey]) -> Result<Keyring, InvalidKey> {
     Ok(Keyring::new(primary, ring))
 }
 
+/// The keys to go on with: those that the managers tell, or those before if one told cannot be a key, which is the error. Without
+/// keys the gossip would go in the clear, so keys of no use never take the place of others.
+pub fn usable(told: Vec<GossipKey>, before: &[GossipKey]) -> (Vec<GossipKey>, Option<InvalidKey>) {
+    match keyring(&told) {
+        Ok(_) => (told, None),
+        Err(error) => (before.to_vec(), Some(error)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +120,21 @@ mod tests {
         wrong.key.pop();
         assert!(keyring(&gossip_keys(&[wrong])).is_err());
         assert_eq!(format!("{:?}", gossip_keys(&[key(GOSSIP, 7)])), "[GossipKey(at 7)]");
+    }
+
+    #[test]
+    fn keys_of_no_use_do_not_take_the_place_of_others() {
+        let good = |times: [u64; 3]| gossip_keys(&times.map(|time| key(GOSSIP, time)));
+        let before = good([1, 2, 3]);
+        let mut told = good([2, 3, 4]);
+        assert_eq!(usable(told.clone(), &before), (told.clone(), None));
+        told[2].key.truncate(12);
+        let (kept, error) = usable(told.clone(), &before);
+        assert_eq!((kept, error.map(|error| error.bytes)), (before, Some(12)));
+        assert_eq!(
+            usable(told, &[]).0,
+            [],
+            "and then there is no gossip, none in the clear either"
+        );
     }
 }
