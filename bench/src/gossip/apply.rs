@@ -1,5 +1,6 @@
 //! What taking many rows costs: one node hands its table to a newcomer, in real time, and what the newcomer's memory grows by.
 
+use super::cost::resident_bytes;
 use crate::error::{Context, Error, Result};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -144,17 +145,4 @@ impl Pair {
             Effect::Event(_) | Effect::Close { .. } | Effect::Joined { .. } | Effect::Left | Effect::Log { .. } => {}
         }
     }
-}
-
-/// How much memory this process has (`proc(5)`, `/proc/pid/statm`).
-fn resident_bytes() -> Result<u64> {
-    const PAGE_BYTES: u64 = 4096;
-    let text = std::fs::read_to_string("/proc/self/statm").context(|| "cannot read /proc/self/statm".to_owned())?;
-    let pages = text
-        .split_whitespace()
-        .nth(1)
-        .and_then(|pages| pages.parse::<u64>().ok());
-    pages
-        .map(|pages| pages * PAGE_BYTES)
-        .ok_or_else(|| Error::new(format!("/proc/self/statm says {text:?}")))
 }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod cluster;
+mod cost;
 mod scenario;
 mod table;
 
@@ -52,6 +53,10 @@ pub struct Options {
     #[arg(long, value_name = "ROWS", num_args = 0..=1, default_missing_value = "10000", conflicts_with_all = ["scenario", "quick"])]
     apply: Option<usize>,
 
+    /// Instead: what one of so many nodes, each with ten rows that all have, costs at rest
+    #[arg(long, value_name = "NODES", num_args = 0..=1, default_missing_value = "1000", value_parser = size, conflicts_with_all = ["scenario", "quick", "apply"])]
+    at_rest: Option<usize>,
+
     /// Only the first seed, and what its nodes log and tell
     #[arg(long, requires = "scenario", conflicts_with_all = ["seeds", "quick", "apply"])]
     log: bool,
@@ -99,6 +104,9 @@ impl Options {
 pub fn run(options: &Options) -> Result<bool> {
     if let Some(rows) = options.apply {
         return apply::run(rows).map(|()| true);
+    }
+    if let Some(size) = options.at_rest {
+        return cost::run(size, options.from).map(|()| true);
     }
     let mut options = options.clone();
     if options.quick {
