@@ -1,5 +1,6 @@
 //! Who takes part in which network (`spec/networkdb.md` 3.8 to 3.10).
 
+use super::nodes::NodeState;
 use super::tables::EntryKey;
 use super::{JoinNetworkError, LeaveNetworkError, NetworkDb, REAP_ENTRY};
 use crate::id::{NetworkId, NodeId};
@@ -197,6 +198,10 @@ impl NetworkDb {
             return false;
         }
         let active = self.is_active(&node);
+        if !leaving && self.node_state(&node) == Some(NodeState::Failed) {
+            // To whoever tells this it is live: perhaps only this node missed that it said so.
+            self.repair.strangers = true;
+        }
         let attachments = self.attachments.entry(node.clone()).or_default();
         match attachments.get(&network) {
             Some(known) if known.time >= event.l_time => return false,

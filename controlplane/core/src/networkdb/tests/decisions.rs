@@ -136,3 +136,22 @@ fn a_row_deleted_by_a_node_that_is_gone_does_not_stay_with_who_missed_it() {
     simulation.run_for(secs(60));
     assert_eq!(rows(&simulation, &[0, 1, 2, 3]), 0);
 }
+
+#[test]
+fn two_halves_agree_within_ten_seconds_of_their_meeting() {
+    for seed in 40..46 {
+        let mut simulation = settled(seed, 12);
+        for node in 6..12 {
+            simulation.put_on_side(node, 1);
+        }
+        simulation.run_for(secs(60));
+        let peers = |s: &Simulation, node: usize| s.nodes[node].db.cluster_peers().len();
+        assert!(
+            (0..12).all(|node| peers(&simulation, node) == 6),
+            "seed {seed}: they have parted"
+        );
+        simulation.heal();
+        let what = format!("seed {seed}: all know all");
+        simulation.run_until(secs(10), &what, |s| (0..12).all(|node| peers(s, node) == 12));
+    }
+}
