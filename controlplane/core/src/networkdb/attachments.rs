@@ -1,5 +1,6 @@
 //! Who takes part in which network (`spec/networkdb.md` 3.8 to 3.10).
 
+use super::clock::LATEST;
 use super::nodes::NodeState;
 use super::tables::EntryKey;
 use super::{JoinNetworkError, LeaveNetworkError, NetworkDb, REAP_ENTRY};
@@ -190,7 +191,7 @@ impl NetworkDb {
             return false;
         };
         let leaving = event.r#type() == Presence::Leave;
-        if node == self.name || event.r#type() == Presence::Invalid {
+        if node == self.name || event.r#type() == Presence::Invalid || event.l_time > LATEST {
             return false;
         }
         if !self.nodes.contains_key(&node) {

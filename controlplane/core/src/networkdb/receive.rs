@@ -1,5 +1,6 @@
 //! What NetworkDB messages change (`spec/networkdb.md` 3.9).
 
+use super::clock::LATEST;
 use super::nodes::NodeState;
 use super::tables::{Entry, EntryKey};
 use super::{LogLevel, NetworkDb, REAP_ENTRY};
@@ -106,7 +107,7 @@ impl NetworkDb {
     /// A node came or leaves; true if that was news.
     pub(super) fn presence_event(&mut self, now: Instant, presence: Presence, time: u64, name: &str) -> bool {
         self.network_clock.witness(time);
-        let Ok(node) = NodeId::new(name) else {
+        let Some(node) = NodeId::new(name).ok().filter(|_| time <= LATEST) else {
             self.refused_gossip += 1;
             return false;
         };
@@ -132,7 +133,8 @@ impl NetworkDb {
             return;
         };
         let too_long = event.table_name.len().max(event.key.len()) > MAX_NAME_BYTES;
-        if too_long || event.value.len() > MAX_VALUE_BYTES || event.r#type() == Change::Invalid {
+        let too_late = event.l_time > LATEST;
+        if too_long || too_late || event.value.len() > MAX_VALUE_BYTES || event.r#type() == Change::Invalid {
             self.refused_gossip += 1;
             return;
         }

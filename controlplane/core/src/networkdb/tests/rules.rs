@@ -365,3 +365,22 @@ fn a_clock_that_was_set_back_loses_nothing() {
     let entries = listener.db.tables.of_network(&net);
     assert_eq!(entries.filter(|(table, ..)| *table == TABLE).count(), 4);
 }
+
+#[test]
+fn a_time_that_would_leave_none_for_others_is_not_believed() {
+    use crate::networkdb::clock::LATEST;
+    let net = network("net1");
+    let mut listener = Listener::new();
+    let refused = listener.db.stats().refused_gossip;
+    for time in [LATEST + 1, u64::MAX] {
+        listener.hear_event(&listener.event(Change::Create, time, "k", b"late"));
+    }
+    assert_eq!(listener.db.stats().refused_gossip, refused + 2);
+    assert!(listener.db.get_entry(TABLE, &net, "k").is_err());
+    listener.hear_event(&listener.event(Change::Create, LATEST, "k", b"last"));
+    assert_eq!(listener.db.get_entry(TABLE, &net, "k").expect("a row"), b"last");
+    let now = listener.now;
+    let updated = listener.db.update_entry(now, TABLE, &net, "k", b"mine".to_vec());
+    updated.expect("a row of another node");
+    assert_eq!(listener.db.get_entry(TABLE, &net, "k").expect("a row"), b"mine");
+}
