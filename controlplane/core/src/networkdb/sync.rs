@@ -18,6 +18,10 @@ pub(super) const BULK_SYNC_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the answer to a bulk sync is awaited.
 const BULK_SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The same, if a node of weft is asked: from then on it is asked whether both know the same, as ever. A peer that takes this node for
+/// failed yet does not answer at all.
+const WEFT_SYNC_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// When a bulk sync that was sent counts as arrived, if nobody says that it failed: after the stream's deadline.
 const STREAM_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -46,9 +50,14 @@ impl NetworkDb {
         self.random.shuffle(&mut members);
         for (place, node) in members.into_iter().enumerate() {
             if place < JOIN_SYNC_PEERS {
+                let timeout = if self.is_weft(&node) {
+                    WEFT_SYNC_TIMEOUT
+                } else {
+                    BULK_SYNC_TIMEOUT
+                };
                 let wait = Wait {
                     since: self.table_clock.time(),
-                    until: now + BULK_SYNC_TIMEOUT,
+                    until: now + timeout,
                 };
                 if let Some(own) = self.own.get_mut(network) {
                     own.waits.insert(node.clone(), wait);
