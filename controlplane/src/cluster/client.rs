@@ -201,17 +201,26 @@ async fn exchange(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
         .await
         .map_err(|error| away(manager, &error.to_string()))?;
-    let driver = tokio::spawn(connection);
+    let mut driver = tokio::spawn(connection);
     let outcome = async {
         let request = HttpRequest::post(path)
             .header("host", MANAGER_NAME)
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| refused(RefusedKind::Failed, error.to_string()))?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| handshake_failed(manager, &error, &describe(&error)))?;
+        let response = match sender.send_request(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                // The connection may have ended before the request went out: then it knows why.
+                let ended = if error.is_canceled() {
+                    (&mut driver).await.ok().and_then(Result::err)
+                } else {
+                    None
+                };
+                let cause = ended.unwrap_or(error);
+                return Err(handshake_failed(manager, &cause, &describe(&cause)));
+            }
+        };
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY)
             .collect()
