@@ -258,7 +258,8 @@ fn nothing_on_the_wire_names_a_node_or_a_row() -> Result<()> {
     ];
     secrets.extend(rows.iter().flat_map(|(key, owner)| [key.clone(), owner.clone()]));
     let holds = |payload: &[u8], words: &str| payload.windows(words.len()).any(|window| window == words.as_bytes());
-    assert!(payloads.len() > 20, "{} packets", payloads.len());
+    // Four rows crossed, in two packets at the least, with their probes and digests; how many more is chance.
+    assert!(payloads.len() > 4, "{} packets", payloads.len());
     let (clear, sealed): (Vec<_>, Vec<_>) = payloads.into_iter().partition(|payload| payload[..] == control[..]);
     assert!(
         clear.len() == 1 && holds(&clear[0], "SeqNo"),
