@@ -380,6 +380,21 @@ mod cluster {
     }
 
     #[test]
+    fn a_key_file_without_end_is_no_key() {
+        let daemon = furnished();
+        for words in [
+            ["rotate-keys", "--key-file", "/dev/zero"],
+            ["init", "--gossip-key-file", "/dev/zero"],
+        ] {
+            let told = fails(&daemon, &[&["cluster"], &words[..]].concat());
+            assert!(
+                told.contains("gossip key file /dev/zero: it is neither base64 nor hex"),
+                "{told}"
+            );
+        }
+    }
+
+    #[test]
     fn leave_needs_force_at_the_manager() {
         let daemon = SmallDaemon::manager();
         assert!(fails(&daemon, &["cluster", "leave"]).contains("force"));

@@ -3,6 +3,8 @@
 use crate::Failure;
 use crate::output::{line, table};
 use clap::Subcommand;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use weft::api::types::{Info, Init, Join, Keys, Leave, Node, RotateKeys, Token};
 use weft::client::Client;
@@ -120,12 +122,17 @@ pub(crate) async fn run(client: &Client, verb: Verb) -> Result<(), Failure> {
     }
 }
 
+/// A key in hex has 64 letters; what is longer than this is no key, however it ends.
+const MAX_KEY_FILE_BYTES: u64 = 1024;
+
 /// The key in a file, as the daemon takes it.
 fn key_of(file: Option<&Path>) -> Result<Option<String>, Failure> {
     let Some(path) = file else { return Ok(None) };
     let explain =
         |error: &dyn std::fmt::Display| Failure::Input(format!("gossip key file {}: {error}", path.display()));
-    let text = std::fs::read(path).map_err(|error| explain(&error))?;
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_KEY_FILE_BYTES).read_to_end(&mut text));
+    read.map_err(|error| explain(&error))?;
     let key = parse_key(&String::from_utf8_lossy(&text)).map_err(|error| explain(&error))?;
     Ok(Some(key_text(&key)))
 }
