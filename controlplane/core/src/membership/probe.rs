@@ -114,8 +114,8 @@ impl Membership {
                 .encode(),
             );
         }
-        // Engines send these without, and take them with one. Docker's UDP has its own, but a byte that goes wrong above it, in the
-        // name of who is asked or in the kind of the answer, would make a dead member live.
+        // Engines send probes without a checksum, and take them with one. UDP's own can be left out or miss a change, and one wrong
+        // byte in the name of who is asked, or in the kind of the answer, would make a dead member live.
         self.send(address, &parts, member.takes_checksum());
         self.probe = Some(Probe {
             node,

@@ -305,9 +305,9 @@ impl NetworkDb {
         }
         self.cluster.rested = 0;
         // The tries of last time may still be on their way; each has its own deadline of ten seconds.
+        let state = if absent.is_empty() { Vec::new() } else { self.state() };
         for address in absent {
-            let state = self.state();
-            let stream = self.membership.push_pull(now, address, true, state);
+            let stream = self.membership.push_pull(now, address, true, state.clone());
             self.cluster.purposes.insert(stream, Purpose::Rejoin);
         }
     }
