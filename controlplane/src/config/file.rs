@@ -3,7 +3,12 @@
 use super::{AddressPools, ConfigError, Flags};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
+use std::fs;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+
+/// Far more than all keys with hundreds of pools take; what is longer is no configuration, however it ends.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The keys that the file may have.
 pub const KEYS: &[&str] = &[
@@ -83,12 +88,19 @@ impl std::str::FromStr for Pool {
 impl File {
     /// Reads the file. The default file need not exist, a named one must.
     pub(super) fn read(path: &Path, named: bool) -> Result<File, ConfigError> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => File::parse(&text).map_err(|message| ConfigError::Malformed {
-                path: path.to_owned(),
-                message,
-            }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Ok(File::default()),
+        let malformed = |message| ConfigError::Malformed {
+            path: path.to_owned(),
+            message,
+        };
+        let mut text = String::new();
+        // One byte more than may be there tells that more is there.
+        let read = fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
+        match read {
+            Ok(bytes) if bytes as u64 > MAX_FILE_BYTES => {
+                Err(malformed(format!("it should have at most {MAX_FILE_BYTES} bytes")))
+            }
+            Ok(_) => File::parse(&text).map_err(malformed),
+            Err(error) if error.kind() == ErrorKind::NotFound && !named => Ok(File::default()),
             Err(source) => Err(ConfigError::Unreadable {
                 path: path.to_owned(),
                 source,

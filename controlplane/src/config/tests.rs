@@ -144,6 +144,23 @@ fn a_missing_file_matters_only_when_named() {
 }
 
 #[test]
+fn a_file_without_end_is_refused() {
+    let message = File::read(Path::new("/dev/zero"), true)
+        .expect_err("endless")
+        .to_string();
+    assert!(
+        message.contains("/dev/zero") && message.contains("at most 1048576 bytes"),
+        "{message}"
+    );
+    let longest = std::env::temp_dir().join(format!("weft-config-{}", std::process::id()));
+    for (bytes, is_read) in [(1 << 20, true), ((1 << 20) + 1, false)] {
+        std::fs::write(&longest, format!("{{{}}}", " ".repeat(bytes - 2))).unwrap();
+        assert_eq!(File::read(&longest, true).is_ok(), is_read, "{bytes} bytes");
+    }
+    std::fs::remove_file(&longest).unwrap();
+}
+
+#[test]
 fn two_servers_cannot_have_one_port() {
     for (json, words) in [
         (r#"{"gossip-port": 2377}"#, ["cluster-port", "gossip-port"]),
