@@ -500,6 +500,14 @@ pub struct Info {
     pub gossip_refused_plaintext: u64,
     /// Gossip refused because no key opens it.
     pub gossip_refused_keys: u64,
+    /// Gossip that went for newer one because a queue was full.
+    pub gossip_dropped_messages: u64,
+    /// Times that this node asked another one whether both know the same.
+    pub gossip_comparisons: u64,
+    /// Networks of which one that asked knew something else.
+    pub gossip_differences: u64,
+    /// Rows and attachments sent to those that lacked them.
+    pub gossip_repaired: u64,
     /// Endpoints of this node.
     pub endpoints: usize,
     /// `tcx` or `clsact`.

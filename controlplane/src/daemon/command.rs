@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use weft_core::cluster;
 use weft_core::cluster::keys::{KeySet, KeysView};
 use weft_core::id::{EndpointId, MacAddress, NetworkId};
-use weft_core::networkdb::Key;
+use weft_core::networkdb::{Key, Stats};
 
 /// Where an answer goes.
 pub type ReplyTo<T> = oneshot::Sender<T>;
@@ -198,10 +198,8 @@ pub struct Info {
     pub gossip_peers: usize,
     /// Fingerprints of its gossip keys, the primary one's first; empty: it gossips in the clear.
     pub gossip_keys: Vec<String>,
-    /// Gossip refused for not being encrypted.
-    pub refused_plaintext: u64,
-    /// Gossip refused because no key opens it.
-    pub refused_keys: u64,
+    /// What the gossip counted.
+    pub gossip: Stats,
     /// Endpoints of this node.
     pub endpoints: usize,
     /// How the programs are attached: `tcx` or `clsact`.

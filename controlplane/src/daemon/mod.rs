@@ -278,7 +278,6 @@ impl Daemon {
     }
 
     fn info(&self) -> Info {
-        let stats = self.node.gossip().stats();
         Info {
             node_name: self.config.node_name.clone(),
             role: self.membership.role(),
@@ -294,8 +293,7 @@ impl Daemon {
                 .iter()
                 .map(|key| key.fingerprint())
                 .collect(),
-            refused_plaintext: stats.refused_plaintext,
-            refused_keys: stats.refused_keys,
+            gossip: self.node.gossip().stats(),
             endpoints: self.endpoints.len(),
             attach_mode: self.dataplane.attach_mode().as_str(),
             uplink: self.uplink.clone(),

@@ -17,7 +17,7 @@ use weft::daemon::{
 use weft_core::cluster::keys::{GossipKeys, KeySet};
 use weft_core::cluster::{Member, Refusal, RefusalKind, Reply, Request, Role, State};
 use weft_core::id::EndpointId;
-use weft_core::networkdb::Key;
+use weft_core::networkdb::{Key, Stats};
 
 /// How long a condition may take to come true on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -411,8 +411,15 @@ impl Mind {
             gossip_peers: 1,
             endpoints: self.endpoints.len(),
             gossip_keys: vec!["00112233".to_owned()],
-            refused_plaintext: 1,
-            refused_keys: 2,
+            gossip: Stats {
+                refused_plaintext: 1,
+                refused_keys: 2,
+                dropped_messages: 3,
+                comparisons: 4,
+                differences: 5,
+                repaired: 6,
+                ..Stats::default()
+            },
             attach_mode: "tcx",
             uplink: "eth0".to_owned(),
         }

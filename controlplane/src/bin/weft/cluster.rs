@@ -235,6 +235,14 @@ pub(crate) async fn info(client: &Client) -> Result<(), Failure> {
         "Gossip Refused: {} in the clear, {} with other keys",
         info.gossip_refused_plaintext, info.gossip_refused_keys
     ))?;
+    line(&format!(
+        "Gossip Dropped: {} messages, for newer ones",
+        info.gossip_dropped_messages
+    ))?;
+    line(&format!(
+        "Gossip Repair: {} comparisons asked for, {} networks found different, {} rows sent",
+        info.gossip_comparisons, info.gossip_differences, info.gossip_repaired
+    ))?;
     line(&format!("Endpoints: {}", info.endpoints))?;
     line(&format!("Uplink: {} ({})", info.uplink, info.attach_mode))
 }
