@@ -7,7 +7,7 @@ use fake_swarm::{Call, FakeDaemon, FakeManager, answer_root, answer_status, join
 use prost::Message;
 use std::net::Ipv4Addr;
 use tokio::sync::{mpsc, oneshot, watch};
-use weft::daemon::Refused;
+use weft::daemon::{Refused, RefusedKind};
 use weft::swarm::{Agent, AgentCommand, Attached, Event, Status};
 use weft_core::id::EndpointId;
 use weft_core::swarm::proto::*;
@@ -145,7 +145,9 @@ impl Live {
             Event::Told {
                 identity,
                 data_path_port,
+                reserved,
             } => {
+                assert_eq!(reserved, []);
                 let times: Vec<u64> = identity.keys.iter().map(|key| key.lamport_time).collect();
                 assert_eq!((times, data_path_port), (vec![1, 2, 3], 4789));
             }
@@ -179,6 +181,7 @@ impl Live {
 
     /// The manager hears of an attachment, which gets this id.
     async fn attachment_made(&mut self, id: &str) -> AttachNetworkRequest {
+        self.asking().await;
         let call = self.manager.expect("AttachNetwork").await;
         let request = call.request();
         call.answer(&AttachNetworkResponse {
@@ -193,6 +196,33 @@ impl Live {
             other => panic!("{other:?}"),
         }
         request
+    }
+
+    /// Kept before the manager hears of it.
+    async fn asking(&mut self) {
+        match self.daemon.event().await {
+            Event::Asking(asked) => assert_eq!(asked.network, "n1"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The daemon is told of an attachment that is new.
+    async fn offered(&mut self, wanted: &EndpointId) {
+        match self.daemon.event().await {
+            Event::Offered(endpoint) => assert_eq!(endpoint, *wanted),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn detach(&self, endpoint: &EndpointId, attachment: Option<&str>) -> oneshot::Receiver<Result<(), Refused>> {
+        let (reply, answer) = oneshot::channel();
+        let command = AgentCommand::Detach {
+            endpoint: endpoint.clone(),
+            attachment: attachment.map(str::to_owned),
+            reply,
+        };
+        self.commands.send(command).expect("the agent runs");
+        answer
     }
 
     /// A task's state is reported.
@@ -247,6 +277,7 @@ async fn a_drained_node_moves_its_attachment_on_itself() {
         (attached.ip, attached.network.vni.get()),
         (Ipv4Addr::new(10, 0, 1, 7), 4097)
     );
+    live.offered(&e).await;
     match live.daemon.event().await {
         Event::Attachment { delivered, .. } => assert!(delivered),
         other => panic!("{other:?}"),
@@ -285,6 +316,7 @@ async fn an_attachment_without_an_address_is_made_anew() {
         "2",
         attachment_task("t1", &e, state::ACCEPTED, on_network(None, false)),
     );
+    live.offered(&e).await;
     live.detached("t1").await;
     live.attachment_made("t2").await;
     live.reported().await;
@@ -333,17 +365,86 @@ async fn an_encrypted_network_is_refused_and_its_attachment_given_back() {
             .message
             .contains("network n1 is encrypted")
     );
-    let (reply, given_back) = oneshot::channel();
-    let attachment = Some("t1".to_owned());
-    live.commands
-        .send(AgentCommand::Detach {
-            endpoint: e,
-            attachment,
-            reply,
-        })
-        .expect("the agent runs");
+    let given_back = live.detach(&e, Some("t1"));
     live.detached("t1").await;
     given_back.await.unwrap().unwrap();
+}
+
+/// The session ended between the manager's commit and its answer: when the manager tells of the attachment, it can be given back.
+#[tokio::test]
+async fn an_attachment_whose_answer_was_lost_is_offered_and_given_back() {
+    let mut live = Live::start(ACTIVE, &[]).await;
+    live.on_record().await;
+    let e = endpoint('a');
+    let answer = live.attach(&e, None);
+    live.asking().await;
+    let unanswered = live.manager.expect("AttachNetwork").await;
+    live.session = mpsc::unbounded_channel().0;
+    answer.await.expect_err("the session took the question with it");
+    drop(unanswered);
+    let call = live.manager.expect("Session").await;
+    live.session = call.stream(&told(ACTIVE, vec![on_network(Some("10.0.1.9/24"), false)]));
+    match live.daemon.event().await {
+        Event::Told { reserved, .. } => {
+            let found: Vec<&str> = reserved.iter().map(|network| network.name.as_str()).collect();
+            assert_eq!(
+                (found, reserved[0].id.as_str()),
+                (vec!["n1"], "zmq0dp2jpuvsgv0bp0h9r1syl")
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let call = live.manager.expect("Assignments").await;
+    live.assignments = call.stream(&assigned(0, "", "1", &[]));
+    assert_eq!(live.on_record().await, []);
+    live.deliver(
+        "1",
+        "2",
+        attachment_task("t1", &e, 192, on_network(Some("10.0.1.2/24"), false)),
+    );
+    live.offered(&e).await;
+    // The daemon does not know the id; the agent does by now.
+    let given_back = live.detach(&e, None);
+    live.detached("t1").await;
+    given_back.await.unwrap().unwrap();
+    let gone = assigned(1, "2", "3", &[]);
+    let removal = AssignmentChange {
+        assignment: Some(Assignment {
+            task: Some(Task {
+                id: "t1".to_owned(),
+                ..Task::default()
+            }),
+        }),
+        action: 1,
+    };
+    let gone = AssignmentsMessage {
+        changes: vec![removal],
+        ..gone
+    };
+    live.assignments.send(gone.encode_to_vec()).expect("it listens");
+    match live.daemon.event().await {
+        Event::GiveUp(endpoint) => assert_eq!(endpoint, e),
+        other => panic!("{other:?}"),
+    }
+    live.session
+        .send(told(ACTIVE, Vec::new()).encode_to_vec())
+        .expect("it listens");
+    match live.daemon.event().await {
+        Event::Told { reserved, .. } => assert_eq!(reserved, []),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What nobody can have done is not remembered as asked for.
+#[tokio::test]
+async fn nothing_is_asked_while_no_manager_is_there() {
+    let mut live = Live::start(DRAIN, &[]).await;
+    live.on_record().await;
+    live.manager.heartbeats(Some((14, "the manager is away")));
+    live.status.wait_for(|status| status.manager.is_none()).await.unwrap();
+    let refused = live.attach(&endpoint('a'), None).await.unwrap().unwrap_err();
+    assert_eq!(refused.kind, RefusedKind::Unavailable);
+    assert!(live.daemon.events.try_recv().is_err());
 }
 
 #[tokio::test]

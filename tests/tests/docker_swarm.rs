@@ -145,6 +145,7 @@ fn a_weft_node_is_a_full_member_of_a_swarm() -> Result<()> {
     equal(on_weft.address()?, address)?;
     a_root_rotation_completes(&swarm)?;
     what_a_crash_leaves_is_given_back(&mut swarm)?;
+    what_was_asked_for_in_vain_is_given_back(&mut swarm, &node_id)?;
 
     leaving_leaves_nothing_behind(&swarm, &network, &node_id)?;
     drop(on_docker);
@@ -368,6 +369,39 @@ fn what_a_crash_leaves_is_given_back(swarm: &mut Swarm) -> Result<()> {
         swarm.docker(&["network", "rm", "n2"])
     })
     .map(drop)
+}
+
+/// The manager does what it was asked, but its answer never comes, and the daemon is killed: nobody told it the attachment's id.
+fn what_was_asked_for_in_vain_is_given_back(swarm: &mut Swarm, node_id: &str) -> Result<()> {
+    swarm.docker(&["network", "create", "-d", "overlay", "--attachable", "n3"])?;
+    let container = swarm.rig.container(NODE, "w3")?;
+    let connect = format!("network connect n3 --netns {} --name w3", container.netns().name());
+    let node = format!("{}/32", swarm.node().address());
+    swarm.rig.hosts[MANAGER].run("ip", &["route", "add", "blackhole", &node])?;
+    weft_refuses(swarm.node(), &connect, &["the swarm's manager: no answer within 5 s"]);
+    swarm.rig.hosts[NODE].kill()?;
+    swarm.rig.hosts[MANAGER].run("ip", &["route", "del", "blackhole", &node])?;
+    swarm.rig.hosts[NODE].start()?;
+    diagnose(&mut swarm.rig.hosts[NODE])?;
+    wait_until(PATIENCE, "the managers are seen to hold something", || {
+        let line = swarm.status("Error")?;
+        equal(line.contains("network n3: the managers hold an address"), true)
+    })?;
+    println!("{}", swarm.status("Error")?);
+    let in_use = swarm.docker(&["network", "rm", "n3"]);
+    assert!(in_use.is_err(), "an attachment should hold the network: {in_use:?}");
+    // What the line says helps.
+    swarm.docker(&["node", "update", "--availability", "active", node_id])?;
+    wait_until(PATIENCE, "the attachment is given back", || {
+        swarm.docker(&["network", "rm", "n3"])
+    })?;
+    wait_until(PATIENCE, "nothing is wrong any more", || {
+        equal(swarm.status("Error").is_err(), true)
+    })?;
+    swarm.docker(&["node", "update", "--availability", "drain", node_id])?;
+    wait_until(PATIENCE, "the node is drained again", || {
+        equal(swarm.status("Availability")?, "drain".to_owned())
+    })
 }
 
 fn leaving_leaves_nothing_behind(swarm: &Swarm, network: &str, node_id: &str) -> Result<()> {

@@ -340,6 +340,15 @@ pub enum SwarmCommand {
     Joined(Result<Box<swarm::Identity>, Refused>, ReplyTo<Result<String, Refused>>),
     /// Something was heard of the managers; answered when what follows is done.
     Event(swarm::Event, ReplyTo<()>),
+    /// Nobody waits for this endpoint's address any more.
+    Asked {
+        /// For whom it was asked.
+        endpoint: EndpointId,
+        /// The managers answered, and what they hold is known.
+        answered: bool,
+        /// Answered when it is remembered.
+        reply: ReplyTo<()>,
+    },
     /// An endpoint's address was given back.
     Detached(EndpointId),
     /// All addresses were given back as far as possible.

@@ -1,6 +1,9 @@
 //! This node as a member of a Docker swarm: what its agent tells becomes state.
 
+mod addresses;
 mod requests;
+
+use addresses::still_held;
 
 use super::connect::remove_links_and_files;
 use super::membership::Membership;
@@ -12,9 +15,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use weft_core::id::EndpointId;
 use weft_core::networkdb::Keyring;
+use weft_core::swarm::asked::{Askings, Reserved};
 use weft_core::swarm::keys::{keyring, usable};
 
 /// Docker's engines gossip on this port, always.
@@ -27,6 +31,11 @@ const FIRST_SESSION: Duration = Duration::from_secs(20);
 pub(super) struct Member {
     identity: Identity,
     attachments: BTreeMap<EndpointId, StoredAttachment>,
+    askings: Askings,
+    /// Where the managers reserve an address for this node, and since when they tell so.
+    reserved: (Vec<Reserved>, Instant),
+    /// Names of the networks on which an address is held that cannot be given back.
+    held: BTreeSet<String>,
     data_path_port: Option<u16>,
     /// Whom the gossip knew last.
     gossip_peers: Vec<SocketAddr>,
@@ -90,6 +99,14 @@ impl Daemon {
             }
             SwarmCommand::Event(event, reply) => {
                 self.swarm_event(event);
+                reply.send(()).is_ok()
+            }
+            SwarmCommand::Asked {
+                endpoint,
+                answered,
+                reply,
+            } => {
+                self.swarm_asked(&endpoint, answered);
                 reply.send(()).is_ok()
             }
             SwarmCommand::Detached(endpoint) => {
@@ -175,6 +192,7 @@ impl Daemon {
 
     fn become_swarm_node(&mut self, identity: Identity) -> Result<(String, watch::Receiver<Status>), Refused> {
         let attachments = self.store.swarm_attachments().map_err(Refused::failed)?;
+        let askings = Askings::restore(self.store.swarm_asked().map_err(Refused::failed)?);
         let gossip_peers = self.store.swarm_peers().map_err(Refused::failed)?;
         let (agent, commands, status) =
             Agent::new(identity.clone(), &self.config.node_name, self.handle.clone()).map_err(Refused::failed)?;
@@ -185,6 +203,9 @@ impl Daemon {
                 .into_iter()
                 .map(|held| (held.endpoint.clone(), held))
                 .collect(),
+            askings,
+            reserved: (Vec::new(), Instant::now()),
+            held: BTreeSet::new(),
             data_path_port: None,
             gossip_peers,
             gossips: false,
@@ -200,7 +221,12 @@ impl Daemon {
             Event::Told {
                 identity,
                 data_path_port,
-            } => self.swarm_told(*identity, data_path_port),
+                reserved,
+            } => {
+                self.swarm_told(*identity, data_path_port);
+                self.swarm_reserves(reserved);
+            }
+            Event::Asking(asked) => self.swarm_asking(asked),
             Event::Attachment {
                 endpoint,
                 id,
@@ -211,7 +237,9 @@ impl Daemon {
                 delivered,
             }),
             Event::OnRecord(endpoints) => self.swarm_on_record(endpoints),
+            Event::Offered(endpoint) => self.swarm_offered(endpoint),
             Event::GiveUp(endpoint) => {
+                self.swarm_gone(&endpoint);
                 let why =
                     "the swarm took the address back, endpoint disconnected: its network or its attachment was removed";
                 self.let_gone(vec![endpoint], why);
@@ -305,46 +333,6 @@ impl Daemon {
         }
     }
 
-    fn swarm_attachment(&mut self, attachment: StoredAttachment) {
-        if let Membership::Swarm(member) = &mut self.membership {
-            if let Err(error) = self.store.put_swarm_attachment(&attachment) {
-                tracing::error!(%error, "attachment not kept for a restart");
-            }
-            member.attachments.insert(attachment.endpoint.clone(), attachment);
-        }
-    }
-
-    /// The managers list all that they hold for this node: what is theirs alone is given back, what is ours alone is gone.
-    fn swarm_on_record(&mut self, endpoints: Vec<EndpointId>) {
-        let Membership::Swarm(member) = &self.membership else {
-            return;
-        };
-        let is_lost = |held: &&StoredAttachment| held.delivered && !endpoints.contains(&held.endpoint);
-        let lost = member.attachments.values().filter(is_lost);
-        let lost = lost.map(|held| held.endpoint.clone()).collect();
-        let mut held: BTreeSet<EndpointId> = member.attachments.keys().cloned().collect();
-        held.extend(endpoints);
-        let why = "the swarm does not hold its address any more, endpoint disconnected";
-        self.let_gone(lost, why);
-        self.allocated(held.into_iter().collect());
-    }
-
-    /// Gives back what is remembered for endpoints that are no more.
-    pub(super) fn release_unheld_in_swarm(&mut self) {
-        if let Membership::Swarm(member) = &self.membership {
-            self.allocated(member.attachments.keys().cloned().collect());
-        }
-    }
-
-    fn swarm_detached(&mut self, endpoint: &EndpointId) {
-        if let Membership::Swarm(member) = &mut self.membership
-            && member.attachments.remove(endpoint).is_some()
-            && let Err(error) = self.store.remove_swarm_attachment(endpoint)
-        {
-            tracing::error!(%error, "attachment not forgotten");
-        }
-    }
-
     /// The managers do not know this node any more: nothing of it is of use.
     fn swarm_removed(&mut self, message: &str) {
         let Membership::Swarm(member) = &self.membership else {
@@ -431,6 +419,9 @@ impl Daemon {
             status
                 .problem
                 .get_or_insert(wrong_port(port, self.config.data_path_port));
+        }
+        if !member.held.is_empty() {
+            status.problem.get_or_insert(still_held(member));
         }
         SwarmView {
             node_id: Some(member.node_id().to_owned()),

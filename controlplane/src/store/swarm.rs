@@ -6,10 +6,12 @@ use crate::swarm::{Identity, Joining};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use weft_core::id::EndpointId;
+use weft_core::swarm::asked::Asked;
 
 const IDENTITY: &str = "swarm-identity";
 const JOINING: &str = "swarm-joining";
 const ATTACHMENT: &str = "swarm-attachment";
+const ASKED: &str = "swarm-asked";
 const PEERS: &str = "swarm-peers";
 /// There is one of these.
 const ONLY: &str = "own";
@@ -67,6 +69,22 @@ impl NodeStore {
         self.file.write(&[Write::Remove(format!("{ATTACHMENT}/{endpoint}"))])
     }
 
+    /// The addresses that were asked for, and whose answer did not come.
+    pub fn swarm_asked(&self) -> Result<Vec<Asked>, StoreError> {
+        self.file.rows(ASKED)
+    }
+
+    /// Remembers one.
+    pub fn put_swarm_asked(&self, asked: &Asked) -> Result<(), StoreError> {
+        let put = self.put(format!("{ASKED}/{}", asked.endpoint), asked)?;
+        self.file.write(&[put])
+    }
+
+    /// Forgets one.
+    pub fn remove_swarm_asked(&self, endpoint: &EndpointId) -> Result<(), StoreError> {
+        self.file.write(&[Write::Remove(format!("{ASKED}/{endpoint}"))])
+    }
+
     /// Whom the gossip knew last.
     pub fn swarm_peers(&self) -> Result<Vec<SocketAddr>, StoreError> {
         Ok(self.file.rows(PEERS)?.pop().unwrap_or_default())
@@ -84,6 +102,7 @@ impl NodeStore {
             Write::RemoveKind(IDENTITY),
             Write::RemoveKind(JOINING),
             Write::RemoveKind(ATTACHMENT),
+            Write::RemoveKind(ASKED),
             Write::RemoveKind(PEERS),
         ])
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use weft_core::cluster::Network;
-use weft_core::id::{NetworkId, Vni};
+use weft_core::id::{EndpointId, NetworkId, Vni};
+use weft_core::swarm::asked::Asked;
 
 struct Directory(PathBuf);
 
@@ -110,4 +111,31 @@ fn identity_and_secrets_come_back_and_go() {
     store.forget_cluster().unwrap();
     assert_eq!(store.identity().unwrap(), None);
     assert_eq!(store.manager_secrets().unwrap(), None);
+}
+
+#[test]
+fn what_was_asked_of_a_swarm_is_kept_until_it_is_forgotten() {
+    let directory = Directory::new("asked");
+    let asked = |digit: char| Asked {
+        endpoint: EndpointId::new(digit.to_string().repeat(64)).unwrap(),
+        network: "n1".to_owned(),
+    };
+    let attachment = StoredAttachment {
+        endpoint: asked('a').endpoint,
+        id: "t1".to_owned(),
+        delivered: true,
+    };
+    let store = NodeStore::open(&directory.0).unwrap();
+    for digit in ['a', 'b', 'a'] {
+        store.put_swarm_asked(&asked(digit)).unwrap();
+    }
+    store.put_swarm_attachment(&attachment).unwrap();
+    drop(store);
+    let store = NodeStore::open(&directory.0).unwrap();
+    assert_eq!(store.swarm_asked().unwrap(), [asked('a'), asked('b')]);
+    store.remove_swarm_asked(&asked('a').endpoint).unwrap();
+    assert_eq!(store.swarm_asked().unwrap(), [asked('b')]);
+    assert_eq!(store.swarm_attachments().unwrap(), [attachment]);
+    store.forget_swarm().unwrap();
+    assert_eq!(store.swarm_asked().unwrap(), []);
 }

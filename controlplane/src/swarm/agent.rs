@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use weft_core::id::EndpointId;
+use weft_core::swarm::asked::{Asked, Reserved};
 use weft_core::swarm::managers::{BackOff, Managers};
 use weft_core::swarm::proto::role;
 use weft_core::swarm::reaction::{Reaction, reaction};
@@ -55,7 +56,11 @@ pub enum Event {
         identity: Box<Identity>,
         /// UDP port of VXLAN in this swarm.
         data_path_port: u16,
+        /// Where the managers reserve an address for this node.
+        reserved: Vec<Reserved>,
     },
+    /// The managers are about to be asked for an address: to be remembered until the answer is there.
+    Asking(Asked),
     /// An attachment was made: to be remembered before anything else happens.
     Attachment {
         /// For whom.
@@ -67,6 +72,8 @@ pub enum Event {
     },
     /// The endpoints that the managers hold addresses for: these, and no others.
     OnRecord(Vec<EndpointId>),
+    /// The managers hold an address for this endpoint, as they did not before; somebody may wait for it.
+    Offered(EndpointId),
     /// An endpoint's address is taken away from it.
     GiveUp(EndpointId),
     /// The node was removed from the swarm; the agent has ended.

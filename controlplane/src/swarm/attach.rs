@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tonic::Code;
 use weft_core::cluster::Network;
 use weft_core::id::EndpointId;
+use weft_core::swarm::asked::Asked;
 use weft_core::swarm::network::{self, NetworkRefused};
 use weft_core::swarm::proto::{
     self, AttachNetworkRequest, NetworkAttachment, NetworkAttachmentConfig, TaskStatus, TaskStatusUpdate,
@@ -88,6 +89,13 @@ impl Attach {
             }),
             container_id: self.endpoint.to_string(),
         };
+        let asking = Event::Asking(Asked {
+            endpoint: self.endpoint.clone(),
+            network: self.network.clone(),
+        });
+        if !asking.tell(&self.daemon).await {
+            return Err(Refused::stopping());
+        }
         let id = self
             .connection
             .attach(request)

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use weft_core::id::EndpointId;
+use weft_core::swarm::asked::Reserved;
 use weft_core::swarm::keys::gossip_keys;
 use weft_core::swarm::proto::{
     EngineDescription, IssueNodeCertificateRequest, NodeDescription, NodeTlsInfo, Peer, Platform, PluginDescription,
@@ -183,12 +184,15 @@ impl Agent {
                 .map(|status| status.addr.clone())
                 .unwrap_or_default();
         });
+        let reserved = Reserved::all(&node.attachments);
+        let reserved_before = Reserved::all(&self.seen.borrow().node.attachments);
         self.seen.send_modify(|seen| seen.node = node);
         self.tell_promotion();
-        if first || before != self.identity {
+        if first || before != self.identity || reserved_before != reserved {
             let event = Event::Told {
                 identity: Box::new(self.identity.clone()),
                 data_path_port: u16::try_from(port).ok().filter(|port| *port != 0).unwrap_or(VXLAN_PORT),
+                reserved,
             };
             if !event.tell(&self.daemon).await {
                 return Some(End::Stopped);
@@ -323,6 +327,10 @@ impl Agent {
                     Order::Hold { reported: false, .. } if changes.complete => {
                         updates.push((task.id.clone(), state::RUNNING, "attached", ""));
                     }
+                    Order::Hold {
+                        endpoint,
+                        reported: false,
+                    } => events.extend(EndpointId::new(endpoint).map(Event::Offered)),
                     Order::Hold { .. } => {}
                     Order::GiveUp { endpoint } => events.extend(EndpointId::new(endpoint).map(Event::GiveUp)),
                 }

@@ -2,6 +2,7 @@
 //!
 //! The shell's `swarm` module holds the connections and performs what is decided here.
 
+pub mod asked;
 pub mod keys;
 pub mod managers;
 pub mod network;

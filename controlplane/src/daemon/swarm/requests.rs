@@ -2,7 +2,7 @@
 
 use super::{Member, detach, not_in_swarm, wrong_port};
 use crate::daemon::membership::{Membership, unix_nanos};
-use crate::daemon::{Daemon, Refused, ReplyTo, SwarmCommand};
+use crate::daemon::{Daemon, Refused, RefusedKind, ReplyTo, SwarmCommand};
 use crate::swarm::{AgentCommand, Attached};
 use weft_core::cluster::{Allocation, Network, Reply, Request, check_endpoint};
 use weft_core::id::{EndpointId, MacAddress};
@@ -67,7 +67,7 @@ impl Daemon {
             let _ = reply.send(Err(refused));
             return;
         }
-        let commands = member.commands.clone();
+        let (commands, handle) = (member.commands.clone(), self.handle.clone());
         tokio::spawn(async move {
             let wanted = endpoint.clone();
             let attached = Member::ask(commands, |reply| AgentCommand::Attach {
@@ -76,7 +76,16 @@ impl Daemon {
                 ip,
                 reply,
             });
-            let answer = attached.await.map(|Attached { network, ip }| {
+            let attached = attached.await;
+            let answered = !matches!(&attached, Err(refused) if refused.kind == RefusedKind::Unavailable);
+            let ended = |reply| SwarmCommand::Asked {
+                endpoint: endpoint.clone(),
+                answered,
+                reply,
+            };
+            // A daemon that stops takes it for unanswered when it starts again.
+            let _ = handle.ask(|reply| ended(reply).into()).await;
+            let answer = attached.map(|Attached { network, ip }| {
                 let allocation = Allocation {
                     endpoint,
                     network: network.id.clone(),
