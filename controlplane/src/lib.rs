@@ -7,6 +7,7 @@ pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod gossip;
+pub mod lock;
 pub mod netlink;
 pub mod netns;
 pub mod resolver;

@@ -1,5 +1,7 @@
 //! `weftd`: the daemon, one per host.
 
+mod cleanup;
+
 use clap::Parser;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,10 +10,10 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use weft::api;
 use weft::config::{Config, Flags};
-use weft::daemon::{Command, Daemon, Handle, Parts};
+use weft::daemon::{Command, Daemon, Handle, Parts, Uplink};
 use weft::dataplane::{self, Dataplane, Hook, ProgramLog};
 use weft::gossip::Sockets;
-use weft::netlink::{self, Netlink};
+use weft::netlink::{self, GroDevice, Netlink};
 use weft::store::NodeStore;
 
 /// At this level the programs log each dropped packet; below it they do not contain the code for it.
@@ -41,6 +43,15 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     init_log(&config);
+    if flags.cleanup {
+        return match cleanup::run(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("weftd: cleanup: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     raise_open_files();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,21 +98,26 @@ async fn run(config: Config) -> Result<(), String> {
             found.map_err(|error| format!("{key}: {error}"))?.ifname
         }
     };
-    let uplink_index = netlink
-        .ifindex(&uplink)
-        .await
-        .map_err(|error| format!("uplink: {error}"))?;
+    let uplink_failed = |error: netlink::NetlinkError| format!("uplink: {error}");
+    let uplink = Uplink {
+        ifindex: netlink.ifindex(&uplink).await.map_err(uplink_failed)?,
+        name: uplink,
+        named: config.uplink.is_some(),
+    };
+    if let Some(enslaved) = netlink.enslaved(uplink.ifindex).await.map_err(uplink_failed)? {
+        return Err(format!("uplink: {enslaved}"));
+    }
     let sockets = Sockets::bind(SocketAddr::new(config.listen_addr, config.gossip_port))?;
     let store = NodeStore::open(&config.data_dir).map_err(|error| format!("data-dir: {error}"))?;
     let listener = api::bind(&config.api_socket).await.map_err(|error| error.to_string())?;
     let _socket_file = api::SocketFile::at(&config.api_socket);
     let underlay = netlink::watch_underlay().map_err(|error| error.to_string())?;
     let _pidfile = config.write_pidfile().map_err(|error| error.to_string())?;
-    let dataplane = load_dataplane(&config, &netlink, uplink_index).await?;
+    let dataplane = load_dataplane(&config, &netlink, uplink.ifindex).await?;
 
     let (handle, commands) = Handle::new();
     tokio::spawn(reload_on_hangup(hangup, handle.clone()));
-    tracing::info!(node = config.node_name, %advertise, %vtep, uplink, attach = dataplane.attach_mode().as_str(), "weftd {}", env!("CARGO_PKG_VERSION"));
+    tracing::info!(node = config.node_name, %advertise, %vtep, uplink = uplink.name, attach = dataplane.attach_mode().as_str(), "weftd {}", env!("CARGO_PKG_VERSION"));
     let parts = Parts {
         config,
         advertise,
@@ -162,6 +178,10 @@ async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32) -> Resu
         .attach(Hook::Uplink, uplink)
         .map_err(|error| error.to_string())?;
     match netlink.ensure_gro_device(config.data_path_port).await {
+        Ok(GroDevice::AlreadyServed { name }) => tracing::info!(
+            "UDP port {} is also that of the vxlan device {name:?}: it keeps its VNIs, and packets of weft's never get there",
+            config.data_path_port
+        ),
         Ok(outcome) => tracing::debug!(?outcome, "device for receive offload of VXLAN"),
         // Without it packets still flow, one by one.
         Err(error) => tracing::warn!(%error, "no receive offload of VXLAN, bulk traffic will be slower"),

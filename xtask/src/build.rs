@@ -44,6 +44,34 @@ pub(crate) fn all(workspace: &Workspace, tools: &Tools) -> Done {
     )
 }
 
+/// The daemon of the contract version that only tests build, beside the other programs.
+const NEXT_ABI: &str = "weftd-next-abi";
+
+/// Builds the daemon and the object of the contract version that only tests build. In cargo's own folder, so that little is built
+/// twice; `weftd` there is that daemon until [`all`] runs.
+pub(crate) fn next_abi(workspace: &Workspace, tools: &Tools) -> Done {
+    build_ebpf::build_next_abi(workspace, tools)?;
+    let arguments = [
+        "build",
+        "--quiet",
+        "--workspace",
+        "--bin",
+        "weftd",
+        "--features",
+        "weft/next-abi",
+    ];
+    run_program(workspace.cargo().args(arguments))?;
+    let programs = workspace.target().join("debug");
+    let (built, kept) = (programs.join("weftd"), programs.join(NEXT_ABI));
+    std::fs::copy(&built, &kept).map(drop).map_err(|error| {
+        Failure::new(format!(
+            "cannot copy {} to {}: {error}",
+            built.display(),
+            kept.display()
+        ))
+    })
+}
+
 /// Replaces this process by a built program, which is told where the object and the programs are.
 pub(crate) fn exec(workspace: &Workspace, program: &str, arguments: &[String]) -> Done {
     if !process::is_root() {

@@ -39,8 +39,29 @@ pub(crate) fn run(workspace: &Workspace, _arguments: &Arguments) -> Done {
     Ok(())
 }
 
+/// The object of the contract version that only tests build: the programs of the same sources, with longer keys of flows.
+const NEXT_ABI: (&str, &str, &str) = (
+    "weft-dataplane",
+    "dataplane-ebpf/src/main.rs",
+    "weft-dataplane-next.bpf.o",
+);
+
 /// Builds the objects; tells which changed.
 pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Done<Vec<(PathBuf, bool)>> {
+    build_objects(workspace, tools, &[], &OBJECTS)
+}
+
+/// Builds the object of the contract version that only tests build.
+pub(crate) fn build_next_abi(workspace: &Workspace, tools: &Tools) -> Done {
+    build_objects(workspace, tools, &["--features", "next-abi"], &[NEXT_ABI]).map(drop)
+}
+
+fn build_objects(
+    workspace: &Workspace,
+    tools: &Tools,
+    features: &[&str],
+    objects: &[(&str, &str, &str)],
+) -> Done<Vec<(PathBuf, bool)>> {
     let folder = workspace.target().join("bpf");
     let mut command = Command::new(&tools.toolchain.cargo);
     command
@@ -56,6 +77,7 @@ pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Done<Vec<(PathBuf, 
         ])
         .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
         .arg(&folder)
+        .args(features)
         .env("RUSTC", &tools.toolchain.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&tools.linker))
@@ -70,7 +92,7 @@ pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> Done<Vec<(PathBuf, 
         )));
     }
     let built = folder.join(TARGET).join("bpf");
-    OBJECTS
+    objects
         .iter()
         .filter(|(_, source, _)| workspace.root().join(source).is_file())
         .map(|(program, _, object)| {

@@ -5,6 +5,7 @@ mod build;
 mod build_ebpf;
 mod demo;
 mod fuzz;
+mod hitless;
 mod linker;
 mod process;
 mod setup;
@@ -36,6 +37,7 @@ enum Task {
     Bench(bench::Arguments),
     Simulate(simulate::Arguments),
     Fuzz(fuzz::Arguments),
+    Hitless(hitless::Arguments),
     Tidy(tidy::Arguments),
 }
 
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Simulate(arguments) => simulate::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
+        Task::Hitless(arguments) => hitless::run(&workspace, &arguments),
         Task::Tidy(arguments) => tidy::run(&workspace, &arguments),
     };
     match outcome {

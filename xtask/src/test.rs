@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
 /// The crate of whole-system tests. They share the kernel, so they run one after the other.
 const SYSTEM_TESTS: &str = "weft-tests";
 
+/// The file of system tests that upgrades a daemon.
+const UPGRADES: &str = "cluster_hitless";
+
 /// Short names of the packages.
 const PACKAGES: [(&str, &str); 6] = [
     ("dataplane-ebpf", "weft-dataplane"),
@@ -60,6 +63,15 @@ impl Step {
             Step::Package(package) => format!("tests of {package}"),
             Step::System => "whole-system tests".to_owned(),
             Step::Files(files) => format!("whole-system tests {}", files.join(" ")),
+        }
+    }
+
+    /// Whether upgrades are among its tests.
+    fn needs_next_abi(&self) -> bool {
+        match self {
+            Step::System => true,
+            Step::Files(files) => files.iter().any(|file| file == UPGRADES),
+            _ => false,
         }
     }
 
@@ -102,6 +114,10 @@ fn prepare(workspace: &Workspace, steps: &[Step]) -> Done {
         let tools = setup::ensure(workspace, Scope::Test)?;
         println!("==> build-ebpf");
         build_ebpf::build(workspace, &tools)?;
+        if steps.iter().any(Step::needs_next_abi) {
+            println!("==> build of the next contract version");
+            build::next_abi(workspace, &tools)?;
+        }
         println!("==> build");
         build::all(workspace, &tools)?;
     }

@@ -13,6 +13,9 @@ pub struct Flags {
     /// Check the configuration and exit
     #[arg(long)]
     pub validate: bool,
+    /// Detach and unpin everything that a weftd with this configuration left on this host, and exit; refused while it runs
+    #[arg(long, conflicts_with = "validate")]
+    pub cleanup: bool,
     /// Name of this node, unique in its cluster [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,

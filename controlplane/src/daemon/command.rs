@@ -301,6 +301,8 @@ pub enum Command {
     NetworkKnown(Box<cluster::Network>),
     /// How the underlay reaches the VTEPs that were asked for.
     Routes(BTreeMap<Ipv4Addr, weft_dataplane::abi::Node>),
+    /// What became of the uplink.
+    UplinkSeen(super::UplinkSeen),
     /// The host-side interfaces of endpoints that exist.
     HostInterfaces {
         /// The endpoints that were connected before the interfaces were listed: a later one cannot be missing.

@@ -68,6 +68,7 @@ impl Daemon {
     pub(super) fn underlay_changed(&mut self) {
         self.find_routes(self.node.vteps().clone());
         self.list_interfaces();
+        self.look_at_uplink();
     }
 
     pub(super) fn list_interfaces(&self) {
@@ -84,7 +85,7 @@ impl Daemon {
         });
     }
 
-    fn find_routes(&self, vteps: BTreeSet<Ipv4Addr>) {
+    pub(super) fn find_routes(&self, vteps: BTreeSet<Ipv4Addr>) {
         let handle = self.handle.clone();
         let source = self.vtep;
         let netlink = self.netlink.clone();

@@ -57,6 +57,13 @@ impl Endpoints {
         self.by_id.keys()
     }
 
+    /// The host-side interfaces: index and name.
+    pub(super) fn interfaces(&self) -> impl Iterator<Item = (u32, String)> {
+        self.by_id
+            .values()
+            .map(|c| (c.ifindex, c.stored.host_interface.clone()))
+    }
+
     pub(super) fn is_held(&self, id: &EndpointId) -> bool {
         self.by_id.contains_key(id) || self.pending.contains(id)
     }
@@ -376,11 +383,7 @@ impl Daemon {
 
     /// Programs of an earlier run on interfaces that carry no endpoint, or on an uplink that is not ours any more.
     async fn detach_strays(&mut self, endpoints: &[(String, u32)]) -> Result<(), String> {
-        let uplink = self
-            .netlink
-            .ifindex(&self.uplink)
-            .await
-            .map_err(|error| error.to_string())?;
+        let uplink = self.uplink.ifindex;
         let attached = self.dataplane.attached().map_err(|error| error.to_string())?;
         for (hook, ifindex) in attached {
             let stays = match hook {

@@ -11,10 +11,12 @@ mod membership;
 mod namespaces;
 mod recording;
 mod swarm;
+mod uplink;
 
 pub use command::*;
 pub use namespaces::Watched;
 pub use recording::{MAX_RECORDING_SECONDS, RecordCommand, Recorded};
+pub use uplink::{Uplink, UplinkSeen};
 
 use crate::config::Config;
 use crate::dataplane::Dataplane;
@@ -33,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant as Deadline, MissedTickBehavior, interval, sleep_until};
+use uplink::Complaints;
 use weft_core::id::NodeId;
 use weft_core::networkdb;
 use weft_core::node::{Input, Node};
@@ -45,6 +48,9 @@ const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How often the kernel's maps are read back and compared, in case that something else changed them.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether the programs are where they were put: the kernel tells of removed filters, but not of detached links.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A join of the gossip that somebody waits for.
 type Joining = ReplyTo<Result<(), String>>;
@@ -65,7 +71,7 @@ pub struct Parts {
     /// This node's VTEP address.
     pub vtep: Ipv4Addr,
     /// The device that carries the overlay.
-    pub uplink: String,
+    pub uplink: Uplink,
     /// The loaded programs, attached to the uplink.
     pub dataplane: Dataplane,
     /// The gossip's sockets.
@@ -85,7 +91,8 @@ pub struct Daemon {
     started: Deadline,
     advertise: Ipv4Addr,
     vtep: Ipv4Addr,
-    uplink: String,
+    uplink: Uplink,
+    complaints: Complaints,
     node: Node,
     sockets: Sockets,
     dataplane: Dataplane,
@@ -124,6 +131,7 @@ impl Daemon {
             advertise: parts.advertise,
             vtep: parts.vtep,
             uplink: parts.uplink,
+            complaints: Complaints::default(),
             node,
             sockets: parts.sockets,
             dataplane: parts.dataplane,
@@ -152,6 +160,8 @@ impl Daemon {
         tokio::pin!(shutdown);
         let mut resync = interval(RESYNC_INTERVAL);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::spawn(namespaces::watch(self.handle.clone()));
         loop {
             // 1. Do what the node wants done, before anything new is heard.
@@ -178,6 +188,7 @@ impl Daemon {
                     let now = self.now();
                     self.node.handle_timeout(now);
                 }
+                _ = look.tick() => self.look_at_uplink(),
                 _ = resync.tick() => {
                     self.read_maps();
                     self.remember_gossip_peers();
@@ -259,6 +270,7 @@ impl Daemon {
                 self.node.handle(now, Input::Routes(routes));
             }
             Command::HostInterfaces { before, present } => self.host_interfaces(&before, &present),
+            Command::UplinkSeen(seen) => self.uplink_seen(seen),
             Command::Namespaces(reply) => {
                 let _ = reply.send(self.endpoints.namespaces());
             }
@@ -296,7 +308,7 @@ impl Daemon {
             gossip: self.node.gossip().stats(),
             endpoints: self.endpoints.len(),
             attach_mode: self.dataplane.attach_mode().as_str(),
-            uplink: self.uplink.clone(),
+            uplink: self.uplink.name.clone(),
         }
     }
 

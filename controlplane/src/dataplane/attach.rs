@@ -2,7 +2,8 @@
 //!
 //! A tcx link is pinned, so it outlives the daemon, and its program is replaced in place. A filter outlives the daemon by itself.
 
-use super::environment::{kernel_is_at_least, remove_flat_directory};
+use super::environment::kernel_is_at_least;
+use super::{maps, pins};
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
@@ -20,6 +21,9 @@ const TCX_KERNEL: (u8, u8) = (6, 6);
 /// Priority and handle of our `clsact` filters: fixed, so that a restart finds and replaces them. "weft" on a telephone's keys.
 const FILTER_PRIORITY: u16 = 9338;
 const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// An empty directory of this name and an interface's index says that we made the `clsact` queueing discipline there.
+const DISCIPLINE_NOTE: &str = "clsact-";
 
 /// A place where a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,21 +132,19 @@ impl Attacher {
             ifindex,
             program: hook.program(),
         })?;
-        let refused = |error: ProgramError| AttachError::Refused {
-            program: hook.program(),
-            interface: interface.clone(),
-            reason: chain(&error),
-        };
-        let program: &mut SchedClassifier = ebpf
-            .program_mut(hook.program())
-            .ok_or_else(|| refused(ProgramError::NotLoaded))?
-            .try_into()
-            .map_err(refused)?;
+        let refused = |error: ProgramError| refused(hook, &interface, &error);
+        let program = classifier(ebpf, hook, &interface)?;
         match self.mode {
             AttachMode::Tcx => self.attach_tcx(program, &interface, &self.pin(hook, ifindex), refused),
             AttachMode::Clsact => {
+                // Whether it is there already is not told apart from other failures; if it is missing, the filter below fails and
+                // says so.
+                if tc::qdisc_add_clsact(&interface).is_ok() {
+                    note(&self.pin_directory.join(format!("{DISCIPLINE_NOTE}{ifindex}")))?;
+                }
                 attach_clsact(program, &interface).map_err(refused)?;
-                self.note_filter(hook, ifindex)
+                // A filter has nothing to pin; an empty directory of the link's name says that it is there.
+                note(&self.pin(hook, ifindex))
             }
         }
     }
@@ -173,13 +175,27 @@ impl Attacher {
         Ok(())
     }
 
-    /// A filter has nothing to pin; an empty directory of the link's name says that it is there.
-    fn note_filter(&self, hook: Hook, ifindex: u32) -> Result<(), AttachError> {
-        let note = self.pin(hook, ifindex);
-        match fs::create_dir(&note) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(pin_error(&note, &error)),
-            _ => Ok(()),
+    /// Puts a program back that somebody else detached; whether that was needed.
+    pub(super) fn ensure(&self, ebpf: &mut Ebpf, hook: Hook, ifindex: u32) -> Result<bool, AttachError> {
+        let interface = interface_name(ifindex).ok_or(AttachError::NoInterface {
+            ifindex,
+            program: hook.program(),
+        })?;
+        let program = classifier(ebpf, hook, &interface)?;
+        let there = match self.mode {
+            AttachMode::Tcx => {
+                let failed = |error: ProgramError| refused(hook, &interface, &error);
+                let id = program.info().map_err(failed)?.id();
+                let (_, attached) = SchedClassifier::query_tcx(&interface, TcAttachType::Ingress).map_err(failed)?;
+                attached.iter().any(|program| program.id() == id)
+            }
+            // The kernel is not asked whether the filter is there: it can be replaced just then.
+            AttachMode::Clsact => replace_filter(program, &interface).is_ok(),
+        };
+        if !there {
+            self.attach(ebpf, hook, ifindex)?;
         }
+        Ok(!there)
     }
 
     pub(super) fn detach(&self, hook: Hook, ifindex: u32) -> Result<(), AttachError> {
@@ -197,19 +213,71 @@ impl Attacher {
     }
 
     pub(super) fn attached(&self) -> Result<Vec<(Hook, u32)>, AttachError> {
-        let failed = |error: io::Error| pin_error(&self.pin_directory, &error);
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.pin_directory).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            found.extend(name.to_str().and_then(parse_pin));
-        }
+        let mut found: Vec<_> = self.names()?.iter().filter_map(|name| parse_pin(name)).collect();
         found.sort_unstable();
         Ok(found)
     }
 
-    /// Removes all pins and the directory itself.
-    pub(super) fn unpin_all(&self) -> Result<(), AttachError> {
-        remove_flat_directory(&self.pin_directory).map_err(|error| pin_error(&self.pin_directory, &error))
+    /// Interfaces on which the `clsact` queueing discipline was made for our filters.
+    pub(super) fn disciplines(&self) -> Result<Vec<u32>, AttachError> {
+        let index = |name: &String| name.strip_prefix(DISCIPLINE_NOTE)?.parse().ok();
+        Ok(self.names()?.iter().filter_map(index).collect())
+    }
+
+    /// Something in the pin directory that is not ours.
+    pub(super) fn stranger(&self) -> Result<Option<String>, AttachError> {
+        let ours = |name: &String| {
+            parse_pin(name).is_some()
+                || name.starts_with(DISCIPLINE_NOTE)
+                || name.starts_with(pins::PREFIX)
+                || maps::NAMES.contains(&name.as_str())
+        };
+        Ok(self.names()?.into_iter().find(|name| !ours(name)))
+    }
+
+    fn names(&self) -> Result<Vec<String>, AttachError> {
+        let failed = |error: io::Error| pin_error(&self.pin_directory, &error);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.pin_directory).map_err(failed)? {
+            names.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
+        }
+        Ok(names)
+    }
+
+    /// Gives every pinned link, and every filter that is noted, the program of this object. Links are all opened before the first one
+    /// changes, so that little time passes with some of either; one whose interface is gone is left out.
+    pub(super) fn replace_all(&self, ebpf: &mut Ebpf) -> Result<(), AttachError> {
+        let mut links = Vec::new();
+        for (hook, ifindex) in self.attached()? {
+            let pin = self.pin(hook, ifindex);
+            if !pin.is_dir() {
+                links.push((hook, open_link(&pin)?, pin));
+            } else if let Some(interface) = interface_name(ifindex) {
+                let program = classifier(ebpf, hook, &interface)?;
+                // One that is not there any more is put there again by whoever knows that it should be.
+                if let Err(error) = replace_filter(program, &interface) {
+                    tracing::warn!(
+                        interface,
+                        program = hook.program(),
+                        error = chain(&error),
+                        "filter not replaced"
+                    );
+                }
+            }
+        }
+        for (hook, link, pin) in links {
+            let program = classifier(ebpf, hook, &pin.display().to_string())?;
+            replace_link(program, link, &pin)?;
+        }
+        Ok(())
+    }
+
+    /// Detaches all programs, and removes all pins and the directory itself.
+    pub(super) fn remove_all(&self) -> Result<(), AttachError> {
+        for (hook, ifindex) in self.attached()? {
+            self.detach(hook, ifindex)?;
+        }
+        fs::remove_dir_all(&self.pin_directory).map_err(|error| pin_error(&self.pin_directory, &error))
     }
 
     fn pin(&self, hook: Hook, ifindex: u32) -> PathBuf {
@@ -228,8 +296,16 @@ fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<bool, Att
     if !pin.exists() {
         return Ok(false);
     }
-    let old = PinnedLink::from_pin(pin).map_err(|error| pin_error(pin, &error))?;
-    let link: SchedClassifierLink = FdLink::from(old).try_into().map_err(|error| pin_error(pin, &error))?;
+    replace_link(program, open_link(pin)?, pin)
+}
+
+fn open_link(pin: &Path) -> Result<SchedClassifierLink, AttachError> {
+    let link = PinnedLink::from_pin(pin).map_err(|error| pin_error(pin, &error))?;
+    FdLink::from(link).try_into().map_err(|error| pin_error(pin, &error))
+}
+
+/// False if the link's interface is gone; then so is its pin.
+fn replace_link(program: &mut SchedClassifier, link: SchedClassifierLink, pin: &Path) -> Result<bool, AttachError> {
     match program.attach_to_link(link) {
         Ok(id) => {
             // The pin keeps the link; this handle of it is closed.
@@ -244,23 +320,42 @@ fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<bool, Att
     }
 }
 
-fn attach_clsact(program: &mut SchedClassifier, interface: &str) -> Result<(), ProgramError> {
-    // Whether it is there already is not told apart from other failures; if it is missing, the filter below fails and says so.
-    let _ = tc::qdisc_add_clsact(interface);
+fn classifier<'a>(ebpf: &'a mut Ebpf, hook: Hook, at: &str) -> Result<&'a mut SchedClassifier, AttachError> {
+    let failed = |error: ProgramError| refused(hook, at, &error);
+    let program = ebpf.program_mut(hook.program());
+    program
+        .ok_or_else(|| failed(ProgramError::NotLoaded))?
+        .try_into()
+        .map_err(failed)
+}
+
+fn refused(hook: Hook, interface: &str, error: &dyn std::error::Error) -> AttachError {
+    AttachError::Refused {
+        program: hook.program(),
+        interface: interface.to_owned(),
+        reason: chain(error),
+    }
+}
+
+/// Gives the filter that is there the new program; an error if there is none.
+fn replace_filter(program: &mut SchedClassifier, interface: &str) -> Result<(), ProgramError> {
     let old = SchedClassifierLink::attached(interface, TcAttachType::Ingress, FILTER_PRIORITY, FILTER_HANDLE, None)?;
-    let id = match program.attach_to_link(old) {
-        Ok(id) => id,
-        Err(_) => program.attach_with_options(
-            interface,
-            TcAttachType::Ingress,
-            TcAttachOptions::Netlink(NlOptions {
-                priority: FILTER_PRIORITY,
-                handle: FILTER_HANDLE,
-                classid: None,
-            }),
-        )?,
-    };
+    let id = program.attach_to_link(old)?;
     // Dropping the handle would remove the filter.
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+fn attach_clsact(program: &mut SchedClassifier, interface: &str) -> Result<(), ProgramError> {
+    if replace_filter(program, interface).is_ok() {
+        return Ok(());
+    }
+    let options = TcAttachOptions::Netlink(NlOptions {
+        priority: FILTER_PRIORITY,
+        handle: FILTER_HANDLE,
+        classid: None,
+    });
+    let id = program.attach_with_options(interface, TcAttachType::Ingress, options)?;
     std::mem::forget(program.take_link(id)?);
     Ok(())
 }
@@ -274,6 +369,14 @@ fn detach_clsact(hook: Hook, interface: &str) -> Result<(), AttachError> {
             reason: chain(&error),
         }),
         Ok(()) => Ok(()),
+    }
+}
+
+/// Makes an empty directory that says something by its name.
+fn note(path: &Path) -> Result<(), AttachError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(pin_error(path, &error)),
+        _ => Ok(()),
     }
 }
 

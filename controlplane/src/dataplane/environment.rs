@@ -135,18 +135,10 @@ impl PinDirectory {
 impl Drop for PinDirectory {
     fn drop(&mut self) {
         let Some(path) = &self.made else { return };
-        if let Err(error) = remove_flat_directory(path) {
+        if let Err(error) = fs::remove_dir_all(path) {
             tracing::warn!(directory = %path.display(), %error, "the pins of a failed start stay");
         }
     }
-}
-
-/// Removes a directory of files.
-pub(super) fn remove_flat_directory(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        fs::remove_file(entry?.path())?;
-    }
-    fs::remove_dir(path)
 }
 
 /// Makes the directory, for root only, on a BPF filesystem that is mounted if nothing is mounted there yet.

@@ -2,12 +2,9 @@
 
 use aya::Ebpf;
 use aya::Pod;
-use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
@@ -19,52 +16,20 @@ use weft_diag::{MapDump, MapSummary};
 /// How many entries one dump carries: a page that a person can still search, out of maps with a quarter of a million.
 pub const MAX_DUMP_ENTRIES: usize = 10_000;
 
-/// Name, key size, value size and limit of a map, as the contract has them.
-struct Layout {
-    name: &'static str,
-    key_bytes: u32,
-    value_bytes: u32,
-    max_entries: u32,
-}
-
-const fn layout<K, V>(name: &'static str, max_entries: u32) -> Layout {
-    Layout {
-        name,
-        key_bytes: size_of::<K>() as u32,
-        value_bytes: size_of::<V>() as u32,
-        max_entries,
-    }
-}
-
-const LAYOUTS: [Layout; 11] = [
-    layout::<u32, Attachment>(attachment::NAME, attachment::MAX_ENTRIES),
-    layout::<u32, Network>(network::NAME, network::MAX_ENTRIES),
-    layout::<OverlayAddress, Endpoint>(endpoint::NAME, endpoint::MAX_ENTRIES),
-    layout::<OverlayAddress, Peer>(peer::NAME, peer::MAX_ENTRIES),
-    layout::<[u8; 4], Node>(node::NAME, node::MAX_ENTRIES),
-    layout::<OverlayAddress, Service>(service::NAME, service::MAX_ENTRIES),
-    layout::<BackendKey, Backend>(backend::NAME, backend::MAX_ENTRIES),
-    layout::<OverlayAddress, u32>(service::ROTATION_NAME, service::MAX_ENTRIES),
-    layout::<FlowKey, Flow>(flow::NAME, flow::MAX_ENTRIES),
-    layout::<u32, u64>(answer::NAME, answer::MAX_ENTRIES),
-    layout::<u32, u64>(counter::NAME, counter::MAX_ENTRIES),
-];
-
 /// Names of all maps, in the order that diagnostics print them.
-pub(super) const NAMES: [&str; LAYOUTS.len()] = {
-    let mut names = [""; LAYOUTS.len()];
-    let mut index = 0;
-    while index < names.len() {
-        names[index] = LAYOUTS[index].name;
-        index += 1;
-    }
-    names
-};
-
-/// Where a map is pinned.
-pub(super) fn pin_path(pin_directory: &Path, name: &str) -> PathBuf {
-    pin_directory.join(name)
-}
+pub(super) const NAMES: [&str; 11] = [
+    attachment::NAME,
+    network::NAME,
+    endpoint::NAME,
+    peer::NAME,
+    node::NAME,
+    service::NAME,
+    backend::NAME,
+    service::ROTATION_NAME,
+    flow::NAME,
+    answer::NAME,
+    counter::NAME,
+];
 
 /// Why a map could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -93,14 +58,6 @@ pub enum MapsError {
         /// Why.
         source: Box<MapError>,
     },
-    /// The pin of a map cannot be used.
-    #[error("pinned map {}: {source}", path.display())]
-    Pin {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
     /// There is no map of this name.
     #[error("no map is named {name:?}: there are {}", NAMES.join(", "))]
     Unknown {
@@ -119,28 +76,6 @@ pub struct ApplyError {
     pub steps: usize,
     /// Why the first one failed.
     pub first: MapsError,
-}
-
-/// Unpins maps that a daemon with another contract left: their bytes mean something else, so new ones are made.
-pub(super) fn discard_pinned_of_other_layout(pin_directory: &Path) -> Result<(), MapsError> {
-    for layout in &LAYOUTS {
-        let path = pin_path(pin_directory, layout.name);
-        if !path.exists() {
-            continue;
-        }
-        let fits = MapInfo::from_pin(&path).is_ok_and(|info| {
-            (info.key_size(), info.value_size(), info.max_entries())
-                == (layout.key_bytes, layout.value_bytes, layout.max_entries)
-        });
-        if !fits {
-            tracing::warn!(
-                map = layout.name,
-                "pinned map has another layout: starting with an empty one"
-            );
-            fs::remove_file(&path).map_err(|source| MapsError::Pin { path, source })?;
-        }
-    }
-    Ok(())
 }
 
 /// A hash map with its name and limit, which errors tell.

@@ -3,27 +3,37 @@
 //! Programs, maps and links are pinned, so traffic goes on while the daemon is away, and a restart takes over what it finds.
 
 mod attach;
+mod cleanup;
+mod convert;
 mod environment;
 mod log;
 mod maps;
+mod migrate;
 mod object;
+mod pins;
+mod raw;
 
 #[cfg(test)]
 mod tests;
 
 pub use attach::{AttachError, AttachMode, Hook};
+pub use cleanup::{CleanupError, Removed, clean_up};
 pub use environment::{BPFFS, EnvironmentError, MINIMUM_KERNEL};
 pub use log::ProgramLog;
 pub use maps::{ApplyError, MAX_DUMP_ENTRIES, MapsError};
+pub use migrate::MigrateError;
 pub use object::{Object, ObjectError};
 
+use crate::lock::{Lock, LockError};
 use attach::Attacher;
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use maps::Maps;
+use migrate::Takeover;
+use pins::Pins;
 use std::io;
-use std::path::PathBuf;
-use weft_core::reconcile::Step;
+use std::path::{Path, PathBuf};
+use weft_core::reconcile::{self, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{Counter, OverlayAddress, global};
 use weft_diag::{MapDump, MapSummary};
@@ -52,6 +62,18 @@ pub enum LoadError {
     /// The object is missing or not ours.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// Another weftd uses the pin directory.
+    #[error("bpf-pin-dir {0}: give each weftd of a host its own")]
+    Lock(#[from] LockError),
+    /// What is pinned cannot be taken over.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The converted maps could not be filled.
+    #[error("the maps of an earlier version cannot be converted: {0}")]
+    Fill(#[from] ApplyError),
+    /// A pinned link could not get its new program.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
     /// The object could not be turned into maps and programs.
     #[error("eBPF object {origin} cannot be loaded: {source}")]
     Load {
@@ -61,7 +83,9 @@ pub enum LoadError {
         source: Box<EbpfError>,
     },
     /// The kernel's verifier refused a program; its whole log is at debug level.
-    #[error("the kernel's verifier refused program {program} of eBPF object {origin}: {line} ({source})")]
+    #[error(
+        "the kernel's verifier refused program {program} of eBPF object {origin}: {line} ({source}); `--log-level debug` shows its whole log"
+    )]
     Verifier {
         /// Which program.
         program: &'static str,
@@ -111,20 +135,27 @@ pub struct Dataplane {
     maps: Maps,
     attacher: Attacher,
     log: Option<ProgramLog>,
+    /// Where the maps are pinned.
+    map_pins: PathBuf,
+    _lock: Lock,
 }
 
 impl Dataplane {
-    /// Checks the host, loads the object and takes over the maps that are pinned, with what is in them. Attaches nothing yet: until
-    /// then an earlier daemon's programs go on with the same maps.
+    /// Checks the host, loads the object, takes over the maps that are pinned, with what is in them, and gives every link that is
+    /// pinned its new program. Maps whose layout changed are converted first; an error before the first link changes leaves the
+    /// earlier programs and maps as they were.
     pub fn load(config: &Config) -> Result<Self, LoadError> {
         environment::check()?;
         let object = match &config.object {
             Some(path) => Object::from_file(path)?,
             None => Object::embedded()?,
         };
-        let pins = environment::prepare_pin_directory(&config.pin_directory)?;
-        maps::discard_pinned_of_other_layout(&config.pin_directory)?;
-        let mut ebpf = load_object(&object, config)?;
+        let directory = environment::prepare_pin_directory(&config.pin_directory)?;
+        let lock = Lock::take(&config.pin_directory)?;
+        let pins = Pins::new(&config.pin_directory, &maps::NAMES);
+        let unfinished = Unfinished(pins.clone());
+        let mut takeover = Takeover::plan(pins)?;
+        let mut ebpf = takeover.prepare(&maps::NAMES, |pins| load_object(&object, config, pins))?;
         for hook in Hook::ALL {
             load_program(&mut ebpf, &object, hook)?;
         }
@@ -133,15 +164,30 @@ impl Dataplane {
         } else {
             None
         };
-        let maps = Maps::take(&mut ebpf)?;
+        let mut maps = Maps::take(&mut ebpf)?;
+        if let Some(contents) = takeover.control()? {
+            maps.apply(&reconcile::steps(&contents, &MapContents::default()))?;
+        }
+        takeover.commit()?;
+        directory.keep();
+        drop(unfinished);
         let attacher = Attacher::new(&config.pin_directory, config.force_clsact);
-        pins.keep();
+        attacher.replace_all(&mut ebpf)?;
+        let map_pins = takeover.directory();
+        takeover.finish(&maps::NAMES)?;
         Ok(Dataplane {
             ebpf,
             maps,
             attacher,
             log,
+            map_pins,
+            _lock: lock,
         })
+    }
+
+    /// Where a map is pinned.
+    pub fn pin_of(&self, map: &str) -> PathBuf {
+        self.map_pins.join(map)
     }
 
     /// How programs are attached.
@@ -153,6 +199,11 @@ impl Dataplane {
     /// the link gets the new program without a gap. Attaching twice is harmless.
     pub fn attach(&mut self, hook: Hook, ifindex: u32) -> Result<(), AttachError> {
         self.attacher.attach(&mut self.ebpf, hook, ifindex)
+    }
+
+    /// Puts a program back that somebody else detached from an interface; whether that was needed.
+    pub fn ensure(&mut self, hook: Hook, ifindex: u32) -> Result<bool, AttachError> {
+        self.attacher.ensure(&mut self.ebpf, hook, ifindex)
     }
 
     /// Detaches a program from an interface; nothing happens if it is not attached, or if the interface is gone. The kernel may run the
@@ -227,10 +278,7 @@ impl Dataplane {
 
     /// Detaches all programs and unpins everything. Connections through virtual IPs are forgotten.
     pub fn remove(self) -> Result<(), AttachError> {
-        for (hook, ifindex) in self.attacher.attached()? {
-            self.attacher.detach(hook, ifindex)?;
-        }
-        self.attacher.unpin_all()
+        self.attacher.remove_all()
     }
 }
 
@@ -250,14 +298,25 @@ fn test_run_context(ifindex: u32) -> [u8; 192] {
 /// The verifier gives up with EAGAIN when a signal waits for the process, which says nothing about the program.
 const LOAD_ATTEMPTS: usize = 16;
 
-fn load_object(object: &Object, config: &Config) -> Result<Ebpf, LoadError> {
+/// Removes what a failed start made beside the maps that are there.
+struct Unfinished(Pins);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.discard_unfinished() {
+            tracing::warn!(directory = %self.0.unfinished().display(), %error, "the maps of a failed start stay");
+        }
+    }
+}
+
+fn load_object(object: &Object, config: &Config, map_pins: &Path) -> Result<Ebpf, LoadError> {
     let level = log::level(config.log_drops);
     let mut loader = EbpfLoader::new();
     loader
         .override_global(global::DATA_PATH_PORT, &config.data_path_port, true)
         .override_global(log::LEVEL_GLOBAL, &level, true);
     for name in maps::NAMES {
-        loader.map_pin_path(name, maps::pin_path(&config.pin_directory, name));
+        loader.map_pin_path(name, map_pins.join(name));
     }
     loader.load(object.bytes()).map_err(|source| LoadError::Load {
         origin: object.origin().to_owned(),

@@ -1,18 +1,13 @@
 //! What can be said without a kernel's help.
 
 use super::*;
-use weft_dataplane::abi;
 
 #[test]
-fn every_map_is_named_once_and_pinned_by_name() {
+fn every_map_is_named_once() {
     let mut names = maps::NAMES.to_vec();
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), maps::NAMES.len());
-    assert_eq!(
-        maps::pin_path(std::path::Path::new("/sys/fs/bpf/weft"), abi::flow::NAME),
-        std::path::Path::new("/sys/fs/bpf/weft/flows")
-    );
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub struct Link {
     pub loopback: bool,
     /// `veth`, `vxlan` and so on, as `ip link add type` names it; empty for hardware.
     pub kind: String,
+    /// Index of the bond, bridge or other device that it is a port of.
+    pub master: Option<u32>,
     /// The UDP port of a vxlan device.
     pub(super) vxlan_port: Option<u16>,
 }
@@ -44,12 +46,14 @@ impl Link {
             up: flags.contains(LinkFlags::Up),
             loopback: flags.contains(LinkFlags::Loopback),
             kind: String::new(),
+            master: None,
             vxlan_port: None,
         };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::Controller(master) => link.master = Some(*master).filter(|master| *master > 0),
                 LinkAttribute::LinkInfo(infos) => link.read_infos(infos),
                 _ => {}
             }
@@ -71,6 +75,17 @@ impl Link {
             }
         }
     }
+}
+
+/// An interface whose packets are another's, so that it cannot be the uplink.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{port:?} is a port of the {kind} {master:?}, which has its packets and its addresses: name {master:?} as the uplink"
+)]
+pub struct Enslaved {
+    port: String,
+    kind: String,
+    master: String,
 }
 
 impl Netlink {
@@ -107,6 +122,21 @@ impl Netlink {
         let link = self.link_by_name(name).await?;
         link.map(|link| link.ifindex)
             .ok_or_else(|| NetlinkError::NoSuchInterface { name: name.to_owned() })
+    }
+
+    /// Whether an interface is the port of another; `None` also if it is gone.
+    pub async fn enslaved(&self, ifindex: u32) -> Result<Option<Enslaved>, NetlinkError> {
+        let Some(link) = self.link_by_index(ifindex).await? else {
+            return Ok(None);
+        };
+        let Some(master) = link.master else { return Ok(None) };
+        let master = self.link_by_index(master).await?;
+        // A VRF only chooses the routing table; its ports keep their packets.
+        Ok(master.filter(|master| master.kind != "vrf").map(|master| Enslaved {
+            port: link.name,
+            kind: master.kind,
+            master: master.name,
+        }))
     }
 
     /// The name of the interface of that index, if there is one.

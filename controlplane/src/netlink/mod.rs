@@ -4,6 +4,7 @@
 //! started inside a namespace works there like anywhere else.
 
 mod address;
+mod clsact;
 mod endpoint;
 mod error;
 mod gro;
@@ -14,7 +15,7 @@ mod watch;
 pub use endpoint::{EndpointLinkSpec, EndpointLinks, HOST_INTERFACE_PREFIX, host_interface_name};
 pub use error::NetlinkError;
 pub use gro::{GRO_DEVICE, GroDevice};
-pub use link::{Link, MTU_MAX, MTU_MIN};
+pub use link::{Enslaved, Link, MTU_MAX, MTU_MIN};
 pub use route::{RouteError, UnderlayRoute, Uplink};
 pub use watch::{UnderlayChanged, watch_underlay};
 

@@ -164,6 +164,11 @@ impl Netlink {
         })
     }
 
+    /// Whether an interface has the address.
+    pub async fn has_address(&self, address: Ipv4Addr) -> Result<bool, NetlinkError> {
+        Ok(self.holder_of(address).await?.is_some())
+    }
+
     /// Source address and device of the best default route of the main table.
     async fn default_route_address(&self) -> Result<(Ipv4Addr, u32), RouteError> {
         let request = RouteMessageBuilder::<Ipv4Addr>::new().build();

@@ -26,8 +26,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// One notice waiting is as good as many: it means "look again".
 const NOTICES: usize = 1;
 
-/// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE` and `_NEXTHOP` (`linux/rtnetlink.h`).
-const GROUPS: [u32; 5] = [1, 5, 7, 8, 32];
+/// `RTNLGRP_LINK`, `_TC`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE` and `_NEXTHOP` (`linux/rtnetlink.h`).
+const GROUPS: [u32; 6] = [1, 4, 5, 7, 8, 32];
 
 /// A notice each time that routes, links or addresses in the namespace of the calling thread have changed and are quiet again.
 /// Interfaces of weft itself do not count, but that an endpoint's is removed does: its namespace may have ended. Ends when the receiver is dropped. Needs a tokio runtime.
@@ -102,7 +102,11 @@ fn matters(mut datagram: &[u8]) -> bool {
 }
 
 fn is_own(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
-    use RouteNetlinkMessage::{DelLink, NewLink};
+    use RouteNetlinkMessage::{DelLink, NewLink, NewQueueDiscipline, NewTrafficFilter};
+    // That one of ours is removed matters; each that is put back or replaced would be seen as well.
+    if let NetlinkPayload::InnerMessage(NewTrafficFilter(_) | NewQueueDiscipline(_)) = &message.payload {
+        return true;
+    }
     let (link, removed) = match &message.payload {
         NetlinkPayload::InnerMessage(NewLink(link)) => (link, false),
         NetlinkPayload::InnerMessage(DelLink(link)) => (link, true),

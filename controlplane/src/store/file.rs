@@ -49,7 +49,10 @@ impl RowFile {
             .create(directory)
             .map_err(io)?;
         let database = Database::create(&path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
+            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
+                path: path.clone(),
+                pid: crate::lock::holder_of_file(&path),
+            },
             other => StoreError::Database {
                 path: path.clone(),
                 reason: other.to_string(),

@@ -42,10 +42,12 @@ pub enum StoreError {
         reason: String,
     },
     /// Another daemon has it open.
-    #[error("{path} is in use by another weftd; each daemon needs a data-dir of its own")]
+    #[error("{path} is in use by {}: each daemon needs a data-dir of its own", crate::lock::holder(*pid))]
     InUse {
         /// Which file.
         path: PathBuf,
+        /// The other's process, if the kernel tells.
+        pid: Option<u32>,
     },
     /// Written by a newer version.
     #[error("{path} has format {found}, this weftd knows format {known}: use the newer weftd that wrote it")]

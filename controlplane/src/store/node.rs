@@ -10,7 +10,6 @@ use weft_core::cluster::keys::{KeyRow, KeySet};
 use weft_core::cluster::{Allocation, Network, Service};
 use weft_core::id::EndpointId;
 
-const FILE: &str = "node.redb";
 const IDENTITY: &str = "identity";
 const SECRETS: &str = "secrets";
 const ENDPOINT: &str = "endpoint";
@@ -80,10 +79,13 @@ pub struct NodeStore {
 }
 
 impl NodeStore {
+    /// Its file in the data directory.
+    pub const FILE: &str = "node.redb";
+
     /// Opens or makes the file in the data directory.
     pub fn open(data_dir: &Path) -> Result<NodeStore, StoreError> {
         Ok(NodeStore {
-            file: RowFile::open(data_dir, FILE)?,
+            file: RowFile::open(data_dir, Self::FILE)?,
         })
     }
 

@@ -23,8 +23,15 @@ pub struct FlowKey {
     /// Destination port.
     pub destination_port: [u8; 2],
     /// IANA protocol number: 6 or 17. Four bytes wide, so that a key on the stack is written in aligned words.
-    pub protocol: u32,
+    pub protocol: Protocol,
 }
+
+/// The type of [`FlowKey::protocol`].
+#[cfg(not(feature = "next-abi"))]
+pub type Protocol = u32;
+/// The type of [`FlowKey::protocol`], wider in the contract version that only tests build.
+#[cfg(feature = "next-abi")]
+pub type Protocol = u64;
 
 /// What becomes of a packet of the flow: its addresses are rewritten, its ports stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,7 +89,7 @@ impl Flow {
     }
 }
 
-map_type!(FlowKey, 20);
+map_type!(FlowKey, 16 + size_of::<Protocol>());
 map_type!(Flow, 24);
 
 #[cfg(test)]

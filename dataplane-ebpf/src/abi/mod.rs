@@ -25,7 +25,14 @@ pub use peer::Peer;
 pub use service::Service;
 
 /// Raised whenever a map's key or value changes its bytes or its meaning. The object and the daemon must agree on it.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") {
+    RELEASED + 1
+} else {
+    RELEASED
+};
+
+/// The version without what only tests build.
+const RELEASED: u32 = 2;
 
 /// What stands before [`ABI_VERSION`] (four bytes, little-endian) in the object's section `.weft_abi`, so that a loader finds it.
 pub const ABI_MARK: [u8; 16] = *b"weft-abi-version";

@@ -6,7 +6,7 @@ use super::cursor::Packet;
 use super::datagram::Datagram;
 use super::verdict::Verdict;
 use super::{answer, encap, helper, local, maps};
-use weft_dataplane::abi::flow::{CLOSING, REPLY, TOUCH_INTERVAL_NS, UDP_IDLE_NS};
+use weft_dataplane::abi::flow::{CLOSING, Protocol, REPLY, TOUCH_INTERVAL_NS, UDP_IDLE_NS};
 use weft_dataplane::abi::{Attachment, BackendKey, Counter, Endpoint, Flow, FlowKey, OverlayAddress, Peer, Service};
 use weft_dataplane::packet::{icmp, ipv4};
 
@@ -247,7 +247,7 @@ pub(super) fn forget_reply_of_direct(vni: u32, datagram: &Datagram) {
         destination: datagram.source,
         source_port: datagram.ports.destination,
         destination_port: datagram.ports.source,
-        protocol: u32::from(datagram.protocol),
+        protocol: Protocol::from(datagram.protocol),
     };
     if maps::flow(&key).is_some_and(|flow| flow.flags & REPLY != 0) {
         maps::remove_flow(&key);

@@ -2,6 +2,7 @@
 
 use super::cursor::Packet;
 use super::helper::{AddressPlace, Refused};
+use weft_dataplane::abi::flow::Protocol;
 use weft_dataplane::abi::{Counter, FlowKey};
 use weft_dataplane::packet::{Ethernet, Header, Ipv4, Ports, Tcp, Udp, hash, ipv4, transport};
 
@@ -124,7 +125,7 @@ impl Datagram {
             destination: self.destination,
             source_port: self.ports.source,
             destination_port: self.ports.destination,
-            protocol: u32::from(self.protocol),
+            protocol: Protocol::from(self.protocol),
         }
     }
 

@@ -1,0 +1,170 @@
+//! Whether the uplink is what it was, and the programs where they were put: told once, and put right where that is possible.
+
+use super::{Command, Daemon};
+use crate::dataplane::Hook;
+use crate::netlink::{Enslaved, Netlink, NetlinkError};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+/// The device that carries the overlay, as the daemon knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// The configuration names it, so no other one is chosen.
+    pub named: bool,
+}
+
+/// What the host has now.
+#[derive(Clone, Debug)]
+pub struct UplinkSeen {
+    /// The name of the interface with the uplink's index.
+    name: Option<String>,
+    /// The index of the interface with the uplink's name.
+    ifindex: Option<u32>,
+    /// The interface with the VTEP address: name and index.
+    holder: Option<(String, u32)>,
+    /// Whose port the uplink is.
+    enslaved: Option<Enslaved>,
+}
+
+async fn look(netlink: &Netlink, uplink: &Uplink, vtep: Ipv4Addr) -> Result<UplinkSeen, NetlinkError> {
+    let holder = netlink.default_uplink(Some(vtep)).await.ok();
+    Ok(UplinkSeen {
+        name: netlink.ifname(uplink.ifindex).await?,
+        ifindex: netlink.link_by_name(&uplink.name).await?.map(|link| link.ifindex),
+        holder: holder.map(|holder| (holder.ifname, holder.ifindex)),
+        enslaved: netlink.enslaved(uplink.ifindex).await?,
+    })
+}
+
+/// What is wrong, so that each is told once.
+#[derive(Debug, Default)]
+pub(super) struct Complaints {
+    told: BTreeSet<String>,
+    current: BTreeSet<String>,
+}
+
+impl Complaints {
+    fn add(&mut self, complaint: String) {
+        if self.told.insert(complaint.clone()) {
+            tracing::error!("{complaint}");
+        }
+        self.current.insert(complaint);
+    }
+
+    /// Forgets what is not wrong any more.
+    fn end_round(&mut self) {
+        for complaint in self.told.difference(&self.current) {
+            tracing::info!("no longer so: {complaint}");
+        }
+        self.told = std::mem::take(&mut self.current);
+    }
+}
+
+impl Daemon {
+    /// Asks what the host has, for [`Daemon::uplink_seen`].
+    pub(super) fn look_at_uplink(&self) {
+        let (handle, netlink) = (self.handle.clone(), self.netlink.clone());
+        let (uplink, vtep) = (self.uplink.clone(), self.vtep);
+        tokio::spawn(async move {
+            match look(&netlink, &uplink, vtep).await {
+                Ok(seen) => {
+                    handle.tell(Command::UplinkSeen(seen)).await;
+                }
+                Err(error) => tracing::warn!(%error, "uplink not looked at"),
+            }
+        });
+    }
+
+    pub(super) fn uplink_seen(&mut self, seen: UplinkSeen) {
+        let known = self.uplink.clone();
+        let moved = match (&seen.name, seen.ifindex, &seen.holder) {
+            // Without a name to go by, the uplink is the device with the address.
+            (_, _, Some((name, ifindex))) if !known.named && *ifindex != known.ifindex => {
+                Some((name.clone(), *ifindex))
+            }
+            (Some(name), _, _) => {
+                if *name != known.name {
+                    tracing::warn!(
+                        before = known.name,
+                        now = name,
+                        "the uplink was renamed, and stays the uplink"
+                    );
+                    self.uplink.name.clone_from(name);
+                }
+                None
+            }
+            (None, Some(ifindex), _) => Some((known.name.clone(), ifindex)),
+            (None, None, _) => {
+                self.complaints.add(format!(
+                    "uplink {:?} is gone: nothing reaches other nodes until an interface of that name is there",
+                    known.name
+                ));
+                None
+            }
+        };
+        if let Some((name, ifindex)) = moved {
+            self.move_uplink(name, ifindex);
+        }
+        if seen.holder.is_none() && (seen.name.is_some() || seen.ifindex.is_some()) {
+            self.complaints.add(format!(
+                "no interface has this node's VTEP address {0} any more: give it back (`ip addr add {0} dev {1}`), or start weftd again with another advertise-addr",
+                self.vtep, self.uplink.name
+            ));
+        }
+        if let Some(enslaved) = seen.enslaved {
+            self.complaints.add(format!("uplink {enslaved}"));
+        }
+        self.check_attached();
+        self.complaints.end_round();
+    }
+
+    fn move_uplink(&mut self, name: String, ifindex: u32) {
+        if let Err(error) = self.dataplane.attach(Hook::Uplink, ifindex) {
+            self.complaints.add(format!("uplink {name:?}: {error}"));
+            return;
+        }
+        tracing::warn!(
+            before = self.uplink.name,
+            now = name,
+            ifindex,
+            "the uplink is another interface now, and has its program"
+        );
+        if let Err(error) = self.dataplane.detach(Hook::Uplink, self.uplink.ifindex) {
+            tracing::warn!(%error, "program not detached from the earlier uplink");
+        }
+        (self.uplink.name, self.uplink.ifindex) = (name, ifindex);
+        self.find_routes(self.node.vteps().clone());
+    }
+
+    /// Puts programs back that another tool detached.
+    pub(super) fn check_attached(&mut self) {
+        let places: Vec<(Hook, u32, String)> =
+            std::iter::once((Hook::Uplink, self.uplink.ifindex, self.uplink.name.clone()))
+                .chain(
+                    self.endpoints
+                        .interfaces()
+                        .map(|(ifindex, name)| (Hook::Endpoint, ifindex, name)),
+                )
+                .collect();
+        for (hook, ifindex, name) in places {
+            match self.dataplane.ensure(hook, ifindex) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let program = hook.program();
+                    tracing::warn!(
+                        program,
+                        interface = name,
+                        "program was detached by another tool, and is attached again"
+                    );
+                }
+                // An interface that is gone is told elsewhere.
+                Err(crate::dataplane::AttachError::NoInterface { .. }) => {}
+                Err(error) => self.complaints.add(error.to_string()),
+            }
+        }
+    }
+}

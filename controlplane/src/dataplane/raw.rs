@@ -1,0 +1,278 @@
+//! Maps as bytes: to copy a map whose layout this weftd's types do not describe.
+#![allow(unsafe_code)]
+
+use aya::maps::{MapData, MapInfo, MapType};
+use nix::libc;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+/// Commands of bpf(2) (Linux `include/uapi/linux/bpf.h`).
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+
+/// Write whether the key is there or not; and only if it is not there.
+const BPF_ANY: u64 = 0;
+const BPF_NOEXIST: u64 = 1;
+
+/// Entries that one call reads. A bucket of a hash map must fit; buckets hold a few.
+const BATCH: u32 = 4096;
+
+/// What makes two maps interchangeable, and which map it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Shape {
+    /// The kernel's map type; `None` for one that aya does not know.
+    pub(super) kind: Option<MapType>,
+    /// Bytes of a key.
+    pub(super) key_bytes: usize,
+    /// Bytes of a value, on one CPU.
+    pub(super) value_bytes: usize,
+    /// Limit of entries.
+    pub(super) max_entries: u32,
+    /// Flags that it was made with.
+    pub(super) flags: u32,
+}
+
+/// A pinned map.
+#[derive(Debug)]
+pub(super) struct RawMap {
+    data: MapData,
+    id: u32,
+    shape: Shape,
+    /// Bytes of a value as the system calls carry it.
+    stride: usize,
+}
+
+impl RawMap {
+    /// Opens the map that is pinned there; `None` if nothing is.
+    pub(super) fn open(path: &Path) -> io::Result<Option<RawMap>> {
+        if !path.try_exists()? {
+            return Ok(None);
+        }
+        let data = MapData::from_pin(path).map_err(io::Error::other)?;
+        let info: MapInfo = data.info().map_err(io::Error::other)?;
+        let shape = Shape {
+            kind: info.map_type().ok(),
+            key_bytes: info.key_size() as usize,
+            value_bytes: info.value_size() as usize,
+            max_entries: info.max_entries(),
+            flags: info.map_flags(),
+        };
+        let per_cpu = matches!(
+            shape.kind,
+            Some(MapType::PerCpuHash | MapType::PerCpuArray | MapType::LruPerCpuHash)
+        );
+        let stride = if per_cpu {
+            let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+            shape.value_bytes.next_multiple_of(8) * cpus
+        } else {
+            shape.value_bytes
+        };
+        Ok(Some(RawMap {
+            data,
+            id: info.id(),
+            shape,
+            stride,
+        }))
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The kernel's number of the map.
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    fn is_hash(&self) -> bool {
+        matches!(self.shape.kind, Some(MapType::Hash | MapType::LruHash))
+    }
+
+    /// Hands every entry to `each`, which may stop the walk by an error. While the kernel writes, an entry may be missed or come twice.
+    pub(super) fn entries(&self, mut each: impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
+        if self.is_hash() {
+            self.by_batches(&mut each)
+        } else {
+            self.one_by_one(&mut each)
+        }
+    }
+
+    fn by_batches(&self, each: &mut impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut capacity = BATCH;
+        let mut position = [0_u8; 4];
+        let mut begun = false;
+        loop {
+            let mut keys = vec![0; capacity as usize * self.shape.key_bytes];
+            let mut values = vec![0; capacity as usize * self.stride];
+            let mut next = [0_u8; 4];
+            let mut attributes = BatchAttributes {
+                in_batch: if begun { address(&position) } else { 0 },
+                out_batch: address_mut(&mut next),
+                keys: address_mut(&mut keys),
+                values: address_mut(&mut values),
+                count: capacity,
+                map_fd: self.fd(),
+                elem_flags: 0,
+                flags: 0,
+            };
+            let result = call(BPF_MAP_LOOKUP_BATCH, &mut attributes);
+            let last = match result {
+                Ok(()) => false,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+                // A bucket with more entries than there was room for.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && capacity < self.shape.max_entries => {
+                    capacity = capacity.saturating_mul(4);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let count = attributes.count as usize;
+            let entries = keys
+                .chunks_exact(self.shape.key_bytes)
+                .zip(values.chunks_exact(self.stride));
+            for (key, value) in entries.take(count) {
+                each(key, value)?;
+            }
+            if last {
+                return Ok(());
+            }
+            (position, begun) = (next, true);
+        }
+    }
+
+    fn one_by_one(&self, each: &mut impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut key: Option<Vec<u8>> = None;
+        // A walk over a map that changes may start again; more steps than entries are not needed.
+        for _ in 0..self.shape.max_entries {
+            let mut next = vec![0; self.shape.key_bytes];
+            let mut attributes = ElementAttributes {
+                map_fd: self.fd(),
+                padding: 0,
+                key: key.as_ref().map_or(0, |key| address(key)),
+                value: address_mut(&mut next),
+                flags: 0,
+            };
+            match call(BPF_MAP_GET_NEXT_KEY, &mut attributes) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+                result => result?,
+            }
+            if let Some(value) = self.get(&next)? {
+                each(&next, &value)?;
+            }
+            key = Some(next);
+        }
+        Ok(())
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        self.check(key.len(), self.shape.key_bytes, "key")?;
+        let mut value = vec![0; self.stride];
+        let mut attributes = ElementAttributes {
+            map_fd: self.fd(),
+            padding: 0,
+            key: address(key),
+            value: address_mut(&mut value),
+            flags: 0,
+        };
+        match call(BPF_MAP_LOOKUP_ELEM, &mut attributes) {
+            Ok(()) => Ok(Some(value)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes an entry, whether its key is there or not.
+    pub(super) fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.update(key, value, BPF_ANY)
+    }
+
+    /// Writes an entry unless its key is there.
+    pub(super) fn put_missing(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        match self.update(key, value, BPF_NOEXIST) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn update(&self, key: &[u8], value: &[u8], flags: u64) -> io::Result<()> {
+        self.check(key.len(), self.shape.key_bytes, "key")?;
+        self.check(value.len(), self.stride, "value")?;
+        let mut attributes = ElementAttributes {
+            map_fd: self.fd(),
+            padding: 0,
+            key: address(key),
+            value: address(value),
+            flags,
+        };
+        call(BPF_MAP_UPDATE_ELEM, &mut attributes)
+    }
+
+    /// The kernel reads and writes as many bytes as the map says, whatever the buffers hold.
+    fn check(&self, found: usize, wanted: usize, what: &str) -> io::Result<()> {
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!(
+                "a {what} of {found} bytes for a map with {wanted}"
+            )))
+        }
+    }
+
+    fn fd(&self) -> u32 {
+        self.data.fd().as_fd().as_raw_fd().cast_unsigned()
+    }
+}
+
+/// `union bpf_attr` of the commands on one element.
+#[repr(C)]
+struct ElementAttributes {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// `union bpf_attr` of the commands on batches.
+#[repr(C)]
+struct BatchAttributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+fn address(bytes: &[u8]) -> u64 {
+    bytes.as_ptr() as u64
+}
+
+fn address_mut(bytes: &mut [u8]) -> u64 {
+    bytes.as_mut_ptr() as u64
+}
+
+fn call<T>(command: libc::c_int, attributes: &mut T) -> io::Result<()> {
+    // SAFETY: the attributes are laid out as the kernel's union for this command and live across the call; the buffers that they
+    // point to are borrowed by the callers until it returns, and are as long as the map's key and value sizes say, which the kernel
+    // goes by: `check` and the batches' allocations see to it. Needed because aya's maps take types whose size is known when this is
+    // compiled, and a map of another version has another one.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<T>() as libc::c_uint,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
