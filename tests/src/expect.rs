@@ -74,7 +74,7 @@ pub fn sent(outcome: Outcome, inner: Datagram, counted: &[Counter]) {
 /// Makes all flows look as if their last packet had come when the machine started. It must have been up for longer than a UDP flow may
 /// be idle.
 pub fn age_flows(lab: &Lab) {
-    let map = aya::maps::MapData::from_pin(lab.pin_directory().join("flows")).expect("the pinned map");
+    let map = aya::maps::MapData::from_pin(lab.dataplane.pin_of("flows")).expect("the pinned map");
     let mut map: aya::maps::HashMap<_, FlowKey, Flow> =
         aya::maps::Map::LruHashMap(map).try_into().expect("the pinned map");
     for (key, mut flow) in lab.flows() {

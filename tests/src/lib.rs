@@ -4,6 +4,7 @@
 pub mod docker;
 pub mod expect;
 pub mod interrupt;
+pub mod load;
 pub mod misuse;
 pub mod namespace;
 pub mod packet;

@@ -153,18 +153,29 @@ impl Rig {
     fn add_host(&self, number: usize, mtu: u32) -> Result<Host> {
         let name = format!("node{number}");
         let netns = Netns::create(&format!("{}-{name}", self.id.prefix))?;
+        let last = u8::try_from(number).map_err(|_| Error::new(format!("host {number}: at most {MAX_HOSTS}")))?;
+        let address = underlay_address(last);
+        self.make_uplink(number, &netns, address, mtu)?;
+        Host::new(netns, name, address, self.id.folder(), &self.id.prefix)
+    }
+
+    fn make_uplink(&self, number: usize, netns: &Netns, address: Ipv4Addr, mtu: u32) -> Result<()> {
         let port = format!("h{number}");
         let other = netns.name();
         self.underlay.ip(&format!(
             "link add {port} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {other}"
         ))?;
         self.underlay.ip(&format!("link set {port} master br0 up"))?;
-        let last = u8::try_from(number).map_err(|_| Error::new(format!("host {number}: at most {MAX_HOSTS}")))?;
-        let address = underlay_address(last);
         netns.ip(&format!("addr add {address}/24 dev eth0"))?;
         netns.ip("link set eth0 up")?;
         netns.ip(&format!("route add default via {}", underlay_address(UNDERLAY_ROUTER)))?;
-        Host::new(netns, name, address, self.id.folder(), &self.id.prefix)
+        Ok(())
+    }
+
+    /// Gives a host whose `eth0` was removed another one, with its address.
+    pub fn new_uplink(&self, host: usize) -> Result<()> {
+        let at = &self.hosts[host];
+        self.make_uplink(host + 1, at.netns(), at.address(), 1500)
     }
 
     /// A new container on the host with this index, not connected to anything yet.

@@ -195,6 +195,11 @@ const ROUNDS: u64 = 100;
 impl Chat {
     /// Connects and begins.
     pub fn start(from: &impl Place, to: SocketAddr) -> Result<Self, String> {
+        Chat::every(from, to, Duration::from_millis(2))
+    }
+
+    /// The same with a pause of this length after each round: all the time, but not all of the CPU, for others are tested beside it.
+    pub fn every(from: &impl Place, to: SocketAddr, pause: Duration) -> Result<Self, String> {
         let connect = || TcpStream::connect_timeout(&to, DEADLINE);
         let mut stream = from.enter(connect).map_err(|error| format!("TCP to {to}: {error}"))?;
         limit(&stream)?;
@@ -213,8 +218,7 @@ impl Chat {
                     return Err(format!("TCP to {to}, round {round}: other bytes came back"));
                 }
                 count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                // All the time, but not all of the CPU: others are tested beside it.
-                std::thread::park_timeout(Duration::from_millis(2));
+                std::thread::park_timeout(pause);
             }
             Ok(())
         });
@@ -223,6 +227,17 @@ impl Chat {
             stop,
             thread: Some(thread),
         })
+    }
+
+    /// Stops; how many rounds were done, or why the connection ended before.
+    pub fn finish(mut self) -> Result<u64, String> {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        match self.thread.take().map(std::thread::JoinHandle::join) {
+            Some(Ok(Ok(()))) => Ok(self.rounds.load(std::sync::atomic::Ordering::Relaxed)),
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Err("the connection had ended already".to_owned()),
+        }
     }
 
     /// Waits until many more rounds are done on the same connection.

@@ -5,7 +5,7 @@ use aya::programs::SchedClassifier;
 use aya::programs::TcAttachType;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use weft::dataplane::{AttachMode, Config, Dataplane, Hook};
+use weft::dataplane::{AttachMode, Config, Dataplane, Hook, Removed, clean_up};
 use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_dataplane::abi::{ABI_MARK, ABI_VERSION, Attachment, Counter, Network, attachment};
 use weft_tests::namespace::{Namespace, eventually, run, unique};
@@ -144,33 +144,116 @@ fn a_filter_is_replaced_by_a_restart_and_removed_by_detach() {
     assert_eq!(second.attached().unwrap(), []);
 }
 
+/// The queueing disciplines of an interface that are `clsact`.
+fn disciplines(namespace: &Namespace) -> usize {
+    let shown = run("tc", &["-n", namespace.name(), "qdisc", "show", "dev", "one"]);
+    shown.lines().filter(|line| line.contains("clsact")).count()
+}
+
+#[test]
+fn what_another_tool_detached_is_put_back() {
+    for force_clsact in [false, true] {
+        let (namespace, mut config) = (interface(), config());
+        config.force_clsact = force_clsact;
+        let ifindex = namespace.ifindex("one");
+        let mut dataplane = namespace.enter(|| Loaded::new(&config));
+        attach(&mut dataplane, &namespace, ifindex);
+        let ensure = |dataplane: &mut Loaded| namespace.enter(|| dataplane.ensure(Hook::Endpoint, ifindex)).unwrap();
+        assert!(!ensure(&mut dataplane), "it is there");
+        if force_clsact {
+            for removed in ["filter del dev one ingress", "qdisc del dev one clsact"] {
+                let arguments: Vec<&str> = ["-n", namespace.name()].into_iter().chain(removed.split(' ')).collect();
+                run("tc", &arguments);
+                assert!(ensure(&mut dataplane), "{removed}");
+                assert!(!ensure(&mut dataplane), "{removed}");
+            }
+        } else {
+            std::fs::remove_file(config.pin_directory.join(format!("overlay_egress-{ifindex}"))).unwrap();
+            eventually("the program is detached", || programs_at(&namespace, "one").is_empty());
+            assert!(ensure(&mut dataplane));
+            assert_eq!(programs_at(&namespace, "one").len(), 1);
+            assert!(!ensure(&mut dataplane));
+        }
+        namespace.enter(|| dataplane.detach(Hook::Endpoint, ifindex)).unwrap();
+    }
+}
+
+#[test]
+fn cleaning_up_removes_what_a_dead_daemon_left_but_no_filter_of_others() {
+    let (namespace, mut config) = (interface(), config());
+    config.force_clsact = true;
+    let ifindex = namespace.ifindex("one");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let remove = || {
+        namespace.enter(|| {
+            runtime.block_on(async {
+                let netlink = weft::netlink::Netlink::open().unwrap();
+                netlink.remove_empty_clsact(ifindex).await.unwrap()
+            })
+        })
+    };
+    let mut dataplane = namespace.enter(|| Loaded::new(&config));
+    attach(&mut dataplane, &namespace, ifindex);
+    assert!(!remove(), "our filter is there");
+    dataplane.leave();
+    let removed = namespace.enter(|| clean_up(&config.pin_directory)).unwrap();
+    assert_eq!(removed.attached, [(Hook::Endpoint, ifindex)]);
+    assert_eq!(removed.disciplines, [ifindex]);
+    assert!(!config.pin_directory.exists());
+    assert_eq!(disciplines(&namespace), 1);
+    // A classic program that takes nothing.
+    run(
+        "tc",
+        &[
+            "-n",
+            namespace.name(),
+            "filter",
+            "add",
+            "dev",
+            "one",
+            "egress",
+            "bpf",
+            "bytecode",
+            "1,6 0 0 0",
+        ],
+    );
+    assert!(!remove(), "somebody else's filter is there");
+    run("tc", &["-n", namespace.name(), "filter", "del", "dev", "one", "egress"]);
+    assert!(remove());
+    assert_eq!(disciplines(&namespace), 0);
+    assert_eq!(clean_up(&config.pin_directory).unwrap(), Removed::default());
+}
+
+#[test]
+fn a_pin_directory_with_pins_of_others_is_not_cleaned() {
+    let config = config();
+    let dataplane = Loaded::new(&config);
+    dataplane.leave();
+    let other = config.pin_directory.join("theirs");
+    std::fs::create_dir(&other).unwrap();
+    let refusal = clean_up(&config.pin_directory).unwrap_err().to_string();
+    assert!(
+        refusal.contains("\"theirs\"") && refusal.contains("nothing was removed"),
+        "{refusal}"
+    );
+    std::fs::remove_dir(&other).unwrap();
+    assert!(clean_up(&config.pin_directory).unwrap().pins);
+}
+
 #[test]
 fn removing_leaves_nothing() {
     let (namespace, config) = (interface(), config());
     let ifindex = namespace.ifindex("one");
     let mut dataplane = Dataplane::load(&config).unwrap();
     attach(&mut dataplane, &namespace, ifindex);
-    assert!(config.pin_directory.join("flows").exists());
+    assert!(dataplane.pin_of("flows").exists());
     dataplane.remove().unwrap();
     assert!(!config.pin_directory.exists());
     // The kernel lets go of a link a moment after its last pin is gone.
     eventually("the program is detached", || programs_at(&namespace, "one").is_empty());
-}
-
-#[test]
-fn a_pinned_map_of_another_layout_is_replaced() {
-    let config = config();
-    let dataplane = Loaded::new(&config);
-    dataplane.leave();
-    let (networks, peers) = (
-        config.pin_directory.join("networks"),
-        config.pin_directory.join("peers"),
-    );
-    std::fs::remove_file(&networks).unwrap();
-    std::fs::rename(&peers, &networks).unwrap();
-    let mut dataplane = Loaded::new(&config);
-    dataplane.apply(&[network()]).unwrap();
-    assert_eq!(dataplane.present().unwrap().networks.len(), 1);
 }
 
 #[test]
@@ -345,7 +428,7 @@ fn what_the_verifier_refuses_is_told_in_its_own_words() {
         "{refusal}"
     );
     assert!(
-        refusal.ends_with("R9 !read_ok (Permission denied (os error 13))"),
+        refusal.ends_with("R9 !read_ok (Permission denied (os error 13)); `--log-level debug` shows its whole log"),
         "{refusal}"
     );
     assert!(!refusal.contains('\n'), "{refusal}");

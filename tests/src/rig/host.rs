@@ -24,6 +24,8 @@ pub struct Host {
     folder: PathBuf,
     pins: PathBuf,
     config: Map<String, Value>,
+    /// What is installed: the daemon's program and object, if not the ordinary ones.
+    installed: Option<(PathBuf, PathBuf)>,
     netns: Netns,
 }
 
@@ -41,6 +43,7 @@ impl Host {
             folder,
             pins,
             config,
+            installed: None,
             netns,
         };
         host.config = host.default_config()?;
@@ -119,16 +122,31 @@ impl Host {
         std::fs::write(&path, text).map_err(|error| Error::new(format!("cannot write {}: {error}", path.display())))
     }
 
+    /// The next start is of the daemon of the contract version that only tests build; or of the ordinary one again.
+    pub fn install_next_abi(&mut self, next: bool) -> Result<()> {
+        self.installed = if next {
+            let object = object()?.with_file_name("weft-dataplane-next.bpf.o");
+            Some((program("weftd-next-abi")?, object))
+        } else {
+            None
+        };
+        Ok(())
+    }
+
     /// Starts `weftd` and waits until its API socket answers.
     pub fn start(&mut self) -> Result<()> {
         if self.daemon.is_some() {
             return Err(Error::new(format!("weftd on {} is running already", self.name)));
         }
-        self.set("bpf-object", json!(object()?))?;
+        let (weftd, object) = match &self.installed {
+            Some(installed) => installed.clone(),
+            None => (program("weftd")?, object()?),
+        };
+        self.set("bpf-object", json!(object))?;
         let config = self.config_file();
         let arguments = ["--config", &config.to_string_lossy()];
         let name = format!("weftd on {}", self.name);
-        let mut daemon = Process::start(&self.netns, &name, &self.log(), &program("weftd")?, &arguments)?;
+        let mut daemon = Process::start(&self.netns, &name, &self.log(), &weftd, &arguments)?;
         let socket = self.socket();
         let mut ended = Ok(());
         wait_until(
