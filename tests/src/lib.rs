@@ -11,4 +11,6 @@ pub mod packet;
 pub mod programs;
 pub mod rig;
 pub mod story;
+pub mod table;
 pub mod traffic;
+pub mod verifier;

@@ -354,6 +354,19 @@ pub fn service(vip: Ip, backends: &[Ip]) -> Vec<Step> {
     steps
 }
 
+/// The step that gives the way to [`VTEP`] another MTU. The interface is of any node: the program only hands the packet to it.
+pub fn narrow(mtu: u32) -> Step {
+    Step::Put(Entry::Node(
+        VTEP.1,
+        Node {
+            next_hop: VTEP.1,
+            source: UPLINK.1,
+            ifindex: 1,
+            mtu,
+        },
+    ))
+}
+
 /// The step that takes a peer away.
 pub fn without_peer(ip: Ip) -> Step {
     Step::Remove(EntryKey::Peer(at(ip)))

@@ -6,6 +6,7 @@ mod build_ebpf;
 mod demo;
 mod fuzz;
 mod hitless;
+mod kernels;
 mod linker;
 mod process;
 mod setup;
@@ -13,6 +14,7 @@ mod simulate;
 mod test;
 mod tidy;
 mod toolchain;
+mod verify;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -39,6 +41,7 @@ enum Task {
     Fuzz(fuzz::Arguments),
     Hitless(hitless::Arguments),
     Tidy(tidy::Arguments),
+    Verify(verify::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Hitless(arguments) => hitless::run(&workspace, &arguments),
         Task::Tidy(arguments) => tidy::run(&workspace, &arguments),
+        Task::Verify(arguments) => verify::run(&workspace, &arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

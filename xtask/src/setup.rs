@@ -1,5 +1,6 @@
 //! `setup`: everything the other tasks need, installed once.
 
+use crate::kernels;
 use crate::linker;
 use crate::process::{Done, Failure, capture, find_program, is_root, run_quietly};
 use crate::toolchain::{self, Search, Toolchain};
@@ -12,7 +13,8 @@ use std::process::Command;
 ///
 /// Says what it will install before it does. Installs Debian packages with apt-get (only missing ones; needs root) and builds
 /// bpf-linker into target/tools unless one that works is found. Never installs through rustup: a rustup toolchain that has the
-/// component rust-src is used if there is one, else Debian's rustc-web. Does nothing, and says so, when all is there.
+/// component rust-src is used if there is one, else Debian's rustc-web. Kernels and an emulator for `test kernels` are unpacked
+/// into target/kernels and never installed. Does nothing, and says so, when all is there.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {}
 
@@ -30,7 +32,7 @@ pub(crate) enum Scope {
 }
 
 /// Programs that are run, the Debian package of each, and the smallest scope that runs it.
-const PROGRAMS: [(&str, &str, Scope); 8] = [
+const PROGRAMS: [(&str, &str, Scope); 9] = [
     ("ip", "iproute2", Scope::Demo),
     ("nsenter", "util-linux", Scope::Demo),
     ("curl", "curl", Scope::Demo),
@@ -39,6 +41,7 @@ const PROGRAMS: [(&str, &str, Scope); 8] = [
     ("dockerd", "docker.io", Scope::Test),
     ("iptables", "iptables", Scope::Test),
     ("busybox", "busybox-static", Scope::Test),
+    ("xz", "xz-utils", Scope::Test),
 ];
 
 /// Debian's compiler with the source of `core`.
@@ -63,13 +66,17 @@ enum Plan {
 }
 
 pub(crate) fn run(workspace: &Workspace, _arguments: &Arguments) -> Done {
-    if let Plan::Ready(tools) = plan(workspace, Scope::Test)? {
-        println!("setup: all there, nothing to do.");
-        describe(&tools);
-        return Ok(());
-    }
+    let planned = plan(workspace, Scope::Test)?;
+    let ready = matches!(planned, Plan::Ready(_));
     let tools = ensure(workspace, Scope::Test)?;
+    let emulation = kernels::ensure(workspace)?;
+    if ready && !emulation.fetched {
+        println!("setup: all there, nothing to do.");
+    }
     describe(&tools);
+    for kernel in &emulation.kernels {
+        println!("  kernel         {}", kernel.release());
+    }
     Ok(())
 }
 

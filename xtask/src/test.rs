@@ -2,6 +2,7 @@
 
 use crate::build;
 use crate::build_ebpf;
+use crate::kernels;
 use crate::process::{Done, Failure, cannot_start, is_root, line_of, run as run_program};
 use crate::setup::{self, Scope};
 use crate::tidy;
@@ -10,10 +11,10 @@ use clap::Args;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-/// Run all checks and tests: format, eBPF build, clippy, tidy, unit tests, whole-system tests.
+/// Run all checks and tests: format, eBPF build, clippy, tidy, unit tests, whole-system tests, the programs under other kernels.
 ///
-/// With names, only those parts: `fmt`, `clippy`, `tidy`, `unit` (tests of all packages), a package, or the beginning of a file
-/// name in tests/tests (as `programs`, `cluster`, `docker`). Ends with one line, `N passed, N failed`; exits with an error if
+/// With names, only those parts: `fmt`, `clippy`, `tidy`, `unit` (tests of all packages), a package, the beginning of a file
+/// name in tests/tests (as `programs`, `cluster`, `docker`), or `kernels` (the programs under emulated kernels). Ends with one line, `N passed, N failed`; exits with an error if
 /// anything failed or nothing ran.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -51,6 +52,8 @@ enum Step {
     System,
     /// Some files of the system tests.
     Files(Vec<String>),
+    /// The tests of the programs, under other kernels.
+    Kernels,
 }
 
 impl Step {
@@ -63,6 +66,7 @@ impl Step {
             Step::Package(package) => format!("tests of {package}"),
             Step::System => "whole-system tests".to_owned(),
             Step::Files(files) => format!("whole-system tests {}", files.join(" ")),
+            Step::Kernels => "tests of the programs under other kernels".to_owned(),
         }
     }
 
@@ -76,15 +80,15 @@ impl Step {
     }
 
     fn needs_programs(&self) -> bool {
-        matches!(self, Step::System | Step::Files(_))
+        matches!(self, Step::System | Step::Files(_) | Step::Kernels)
     }
 }
 
 /// Tests that ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Done {
@@ -162,6 +166,11 @@ fn perform(workspace: &Workspace, step: &Step, tally: &mut Tally) -> Done {
             });
             count(command.args(["--", "--test-threads=1"]), tally)
         }
+        Step::Kernels => {
+            let ready = kernels::ensure(workspace)?;
+            let tests = kernels::build_tests(workspace, SYSTEM_TESTS, &test_files(workspace))?;
+            kernels::run(workspace, &ready, &tests, tally)
+        }
     }
 }
 
@@ -194,7 +203,7 @@ fn count(command: &mut Command, tally: &mut Tally) -> Done {
 }
 
 /// `test result: ok. 12 passed; 0 failed; 0 ignored; ...`
-fn read_result(line: &str) -> Option<Tally> {
+pub(crate) fn read_result(line: &str) -> Option<Tally> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let number = |what: &str| {
         counts
@@ -232,7 +241,14 @@ fn conclude(steps: &[Step], tally: Tally, failed_steps: &[String]) -> Done {
 /// The steps that the named parts stand for, in the order of the whole.
 fn choose(parts: &[String], files: &[String]) -> Done<Vec<Step>> {
     if parts.is_empty() {
-        return Ok(vec![Step::Format, Step::Clippy, Step::Tidy, Step::Unit, Step::System]);
+        return Ok(vec![
+            Step::Format,
+            Step::Clippy,
+            Step::Tidy,
+            Step::Unit,
+            Step::System,
+            Step::Kernels,
+        ]);
     }
     let mut steps = Vec::new();
     let mut chosen_files = Vec::new();
@@ -242,6 +258,7 @@ fn choose(parts: &[String], files: &[String]) -> Done<Vec<Step>> {
             "clippy" => steps.push(Step::Clippy),
             "tidy" => steps.push(Step::Tidy),
             "unit" => steps.push(Step::Unit),
+            kernels::NAME => steps.push(Step::Kernels),
             name => match package(name) {
                 Some(package) => steps.push(Step::Package(package)),
                 None => chosen_files.extend(matching(name, files)?),
@@ -268,7 +285,7 @@ fn matching(part: &str, files: &[String]) -> Done<Vec<String>> {
     if found.is_empty() {
         let packages = PACKAGES.map(|(short, _)| short).join(" ");
         return Err(Failure::new(format!(
-            "no part {part:?}; there are: fmt clippy tidy unit, packages {packages}, files of tests/tests {}",
+            "no part {part:?}; there are: fmt clippy tidy unit kernels, packages {packages}, files of tests/tests {}",
             files.join(" ")
         )));
     }
@@ -318,7 +335,14 @@ mod tests {
         let steps = choose(&[], &names(&["programs"])).unwrap();
         assert_eq!(
             steps,
-            [Step::Format, Step::Clippy, Step::Tidy, Step::Unit, Step::System]
+            [
+                Step::Format,
+                Step::Clippy,
+                Step::Tidy,
+                Step::Unit,
+                Step::System,
+                Step::Kernels
+            ]
         );
     }
 

@@ -1,0 +1,28 @@
+#!/bin/sh
+# The first process of a guest: runs the tests in /tests and tells their outcomes on the second serial line.
+/bin/busybox mkdir -p /sbin
+/bin/busybox --install -s /sbin
+export PATH=/usr/sbin:/sbin:/bin HOME=/root TMPDIR=/tmp
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mount -t bpf bpf /sys/fs/bpf
+mount -t tracefs trace /sys/kernel/tracing
+exec >/dev/ttyS1 2>&1 </dev/null
+stty -onlcr -echo 2>/dev/null
+echo "@boot $(uname -r)"
+(sleep "$(cat /deadline)"; poweroff -f) &
+for module in /modules/*; do
+    insmod "$module" || echo "@note the module $module was not loaded"
+done
+ip link set lo up
+for test in /tests/*; do
+    echo "@run ${test##*/}"
+    # shellcheck disable=SC2046
+    "$test" --test-threads=1 $(cat /skip)
+    echo "@end $?"
+done
+echo "@done"
+poweroff -f
