@@ -1,11 +1,13 @@
 //! What the whole-system tests and the demo share: hosts as network namespaces with a real `weftd` on each, and packets for the
 //! kernel's own test run of the programs.
 
+pub mod differential;
 pub mod docker;
 pub mod expect;
 pub mod interrupt;
 pub mod load;
 pub mod misuse;
+pub mod model;
 pub mod namespace;
 pub mod packet;
 pub mod programs;

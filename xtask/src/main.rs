@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
+mod differential;
 mod fuzz;
 mod hitless;
 mod kernels;
@@ -38,6 +39,7 @@ enum Task {
     Test(test::Arguments),
     Bench(bench::Arguments),
     Simulate(simulate::Arguments),
+    Differential(differential::Arguments),
     Fuzz(fuzz::Arguments),
     Hitless(hitless::Arguments),
     Tidy(tidy::Arguments),
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Simulate(arguments) => simulate::run(&workspace, &arguments),
+        Task::Differential(arguments) => differential::run(&workspace, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Hitless(arguments) => hitless::run(&workspace, &arguments),
         Task::Tidy(arguments) => tidy::run(&workspace, &arguments),

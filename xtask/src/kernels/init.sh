@@ -2,7 +2,7 @@
 # The first process of a guest: runs the tests in /tests and tells their outcomes on the second serial line.
 /bin/busybox mkdir -p /sbin
 /bin/busybox --install -s /sbin
-export PATH=/usr/sbin:/sbin:/bin HOME=/root TMPDIR=/tmp
+export PATH=/usr/sbin:/sbin:/bin HOME=/root TMPDIR=/tmp WEFT_DIFFERENTIAL_PACKETS=2000
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev

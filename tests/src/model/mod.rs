@@ -1,0 +1,165 @@
+//! A model of the data plane in plain Rust, to compare the programs with: written from the RFCs, from what weft promises and from
+//! the vocabulary of its maps, not from the programs. It is meant to be read, so it is slow and straight.
+//!
+//! What it leaves open is the outer UDP source port, which no RFC fixes, and points in time: a connection is fresh or
+//! stale.
+
+mod container;
+mod error;
+mod read;
+mod service;
+mod underlay;
+
+use crate::packet::{Ip, Mac};
+use crate::programs::Action;
+use std::collections::{BTreeMap, BTreeSet};
+use weft_dataplane::abi::Counter;
+
+/// An address means something only together with its network.
+pub type Address = (u32, Ip);
+
+/// What a container's interface is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The network that it is on.
+    pub vni: u32,
+    /// Its address.
+    pub ip: Ip,
+    /// Its MAC.
+    pub mac: Mac,
+}
+
+/// A connection in one direction, as its packets come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// The network.
+    pub vni: u32,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Source address and port.
+    pub source: (Ip, u16),
+    /// Destination address and port.
+    pub destination: (Ip, u16),
+}
+
+/// What becomes of the packets of a [`Way`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The new source address.
+    pub source: Ip,
+    /// The new destination address.
+    pub destination: Ip,
+    /// Whether they come from the backend.
+    pub reply: bool,
+    /// Whether one side has ended the connection.
+    pub closing: bool,
+    /// Whether no packet came for so long that a connection without an end is over.
+    pub stale: bool,
+}
+
+/// What a node knows.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// The address and MAC that stand for the gateway of every network, and the MAC for every virtual IP.
+    pub gateway: (Mac, Ip),
+    /// MAC of the uplink.
+    pub uplink: Mac,
+    /// UDP port of the data path.
+    pub port: u16,
+    /// The networks.
+    pub networks: BTreeSet<u32>,
+    /// The containers' interfaces by their index.
+    pub attachments: BTreeMap<u32, Attachment>,
+    /// MACs of the endpoints of this node.
+    pub endpoints: BTreeMap<Address, Mac>,
+    /// VTEPs and MACs of the endpoints of other nodes.
+    pub peers: BTreeMap<Address, (Ip, Mac)>,
+    /// The ways to VTEPs: outer source address and MTU.
+    pub nodes: BTreeMap<Ip, (Ip, u32)>,
+    /// The virtual IPs with their backends.
+    pub services: BTreeMap<Address, Vec<Ip>>,
+    /// How many connections each virtual IP has had.
+    pub turns: BTreeMap<Address, usize>,
+    /// The balanced connections.
+    pub connections: BTreeMap<Way, Change>,
+}
+
+/// What comes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The kernel's action.
+    pub action: Action,
+    /// The packet afterwards. The source port of an outer header that was put on is zero.
+    pub packet: Vec<u8>,
+    /// What was counted.
+    pub counted: BTreeMap<Counter, u64>,
+    /// Whether an outer header was put on.
+    pub encapsulated: bool,
+}
+
+/// Where a packet comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A container, by the interface of this index.
+    Container(u32),
+    /// The underlay.
+    Underlay,
+}
+
+impl World {
+    /// What comes of a packet.
+    pub fn process(&mut self, origin: Origin, packet: &[u8]) -> Output {
+        let end = match origin {
+            Origin::Container(ifindex) => container::process(self, ifindex, packet),
+            Origin::Underlay => underlay::process(self, packet),
+        };
+        let mut counted = BTreeMap::new();
+        for counter in end.counted {
+            *counted.entry(counter).or_insert(0) += 1;
+        }
+        Output {
+            action: end.action,
+            packet: end.packet,
+            encapsulated: counted.contains_key(&Counter::Encapsulated),
+            counted,
+        }
+    }
+}
+
+/// How a packet ends.
+struct End {
+    action: Action,
+    packet: Vec<u8>,
+    counted: Vec<Counter>,
+}
+
+impl End {
+    fn dropped(packet: &[u8], reason: Counter) -> Self {
+        End {
+            action: Action::Drop,
+            packet: packet.to_vec(),
+            counted: vec![reason],
+        }
+    }
+
+    fn passed(packet: &[u8], counted: &[Counter]) -> Self {
+        End {
+            action: Action::Pass,
+            packet: packet.to_vec(),
+            counted: counted.to_vec(),
+        }
+    }
+
+    fn redirected(packet: Vec<u8>, counter: Counter) -> Self {
+        End {
+            action: Action::Redirect,
+            packet,
+            counted: vec![counter],
+        }
+    }
+
+    fn counting(mut self, counter: Counter) -> Self {
+        self.counted.push(counter);
+        self
+    }
+}
