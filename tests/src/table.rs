@@ -402,10 +402,9 @@ pub fn check(cases: &[Case]) -> usize {
 pub fn put_back(lab: &mut Lab, initial: &MapContents) {
     let present = lab.dataplane.present().unwrap_or_else(|error| panic!("{error}"));
     lab.apply(&reconcile::steps(initial, &present));
-    let pins = lab.pin_directory();
-    clear::<FlowKey, Flow>(&pins.join(flow::NAME));
-    clear::<OverlayAddress, u32>(&pins.join(service::ROTATION_NAME));
-    clear::<u32, u64>(&pins.join(answer::NAME));
+    clear::<FlowKey, Flow>(&lab.dataplane.pin_of(flow::NAME));
+    clear::<OverlayAddress, u32>(&lab.dataplane.pin_of(service::ROTATION_NAME));
+    clear::<u32, u64>(&lab.dataplane.pin_of(answer::NAME));
 }
 
 /// Removes all entries of a pinned hash map.
