@@ -134,7 +134,11 @@ fn an_uplink_is_no_port_of_another_device() -> Result<()> {
         wait_until(SOON, "the other answers", || ping(from, to, 56))?;
     }
     let info = rig.hosts[0].weft(&["info"])?;
-    assert!(info.contains("Uplink: br0"), "{info}");
+    assert!(info.contains("Uplink: br0\n"), "{info}");
+    assert!(
+        info.contains("Attach: tcx (kernel ") || info.contains("Attach: clsact (kernel "),
+        "{info}"
+    );
     // A device that becomes a port while the daemon runs is told.
     rig.hosts[1].netns().ip("link add br0 type bridge forward_delay 0")?;
     rig.hosts[1].netns().ip("link set eth0 master br0")?;

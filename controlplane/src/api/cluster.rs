@@ -99,6 +99,7 @@ pub(super) async fn info(State(handle): State<Handle>) -> Result<Json<Info>, Ref
         gossip_repaired: info.gossip.repaired,
         endpoints: info.endpoints,
         attach_mode: info.attach_mode.to_owned(),
+        attach_reason: info.attach_reason,
         uplink: info.uplink,
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
     }))

@@ -512,6 +512,9 @@ pub struct Info {
     pub endpoints: usize,
     /// `tcx` or `clsact`.
     pub attach_mode: String,
+    /// Why so.
+    #[serde(default)]
+    pub attach_reason: String,
     /// Device that carries the overlay.
     pub uplink: String,
     /// Version of the daemon.

@@ -204,6 +204,8 @@ pub struct Info {
     pub endpoints: usize,
     /// How the programs are attached: `tcx` or `clsact`.
     pub attach_mode: &'static str,
+    /// Why so.
+    pub attach_reason: String,
     /// The device that carries the overlay.
     pub uplink: String,
 }

@@ -308,6 +308,7 @@ impl Daemon {
             gossip: self.node.gossip().stats(),
             endpoints: self.endpoints.len(),
             attach_mode: self.dataplane.attach_mode().as_str(),
+            attach_reason: self.dataplane.attach_reason().to_owned(),
             uplink: self.uplink.name.clone(),
         }
     }

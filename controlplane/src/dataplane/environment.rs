@@ -94,7 +94,7 @@ pub(super) fn kernel_is_at_least((major, minor): (u8, u8)) -> bool {
     KernelVersion::current().map_or(true, |current| current >= KernelVersion::new(major, minor, 0))
 }
 
-fn running_kernel() -> String {
+pub(super) fn running_kernel() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease")
         .map_or_else(|_| "of unknown version".to_owned(), |text| text.trim().to_owned())
 }

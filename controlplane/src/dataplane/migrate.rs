@@ -12,10 +12,22 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use weft_core::wanted::MapContents;
-use weft_dataplane::abi::{ABI_VERSION, answer, counter, flow, service};
+use weft_dataplane::abi::{ABI_VERSION, attachment, backend, endpoint, network, node, peer, service};
 
-/// The maps that the kernel writes; all others are the daemon's.
-const KERNEL_WRITTEN: [&str; 4] = [flow::NAME, service::ROTATION_NAME, answer::NAME, counter::NAME];
+/// The maps that the daemon writes; all others are the kernel's. Those of IPv6 have a 6 at their end.
+const CONTROL: [&str; 7] = [
+    attachment::NAME,
+    network::NAME,
+    endpoint::NAME,
+    peer::NAME,
+    node::NAME,
+    service::NAME,
+    backend::NAME,
+];
+
+fn is_control(map: &str) -> bool {
+    CONTROL.contains(&map.trim_end_matches('6'))
+}
 
 /// Why pinned maps could not be taken over. They, and the programs that use them, are as they were.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +131,7 @@ impl Relation {
 
     /// Whether the new programs can use the old map itself.
     fn shares(self, map: &str, old: Shape, new: Shape) -> bool {
-        old == new && self.converter(map).is_none() && (KERNEL_WRITTEN.contains(&map) || !self.makes_control_anew())
+        old == new && self.converter(map).is_none() && !(is_control(map) && self.makes_control_anew())
     }
 
     /// How a map that is not shared is copied; `None` if it cannot be.
@@ -242,7 +254,7 @@ impl Takeover {
         let Some((generation, relation)) = self.old else {
             return Ok(loaded);
         };
-        let mut shared = Vec::new();
+        let (mut shared, mut changed) = (Vec::new(), false);
         for name in names {
             let (old_path, new_path) = (self.pins.path(generation).join(name), directory.join(name));
             let open = |path: &Path| RawMap::open(path).map_err(failed);
@@ -250,10 +262,11 @@ impl Takeover {
                 continue;
             };
             if relation.shares(name, old.shape(), new.shape()) {
-                shared.push((old_path, new_path));
+                shared.push((old_path, new_path, new.refers_to_programs()));
                 continue;
             }
-            if relation.makes_control_anew() && !KERNEL_WRITTEN.contains(name) {
+            if relation.makes_control_anew() && is_control(name) || !new.is_copied() {
+                changed = true;
                 continue;
             }
             let how = relation.how(name, old.shape(), new.shape());
@@ -276,15 +289,18 @@ impl Takeover {
                 copied: HashMap::new(),
             });
         }
-        let same = self.copying.is_empty() && !relation.makes_control_anew();
-        let complete = shared.len() == names.len();
-        if same && complete && generation.number > 0 && generation.contract == ABI_VERSION {
+        let same = self.copying.is_empty() && !changed && shared.len() == names.len();
+        if same && generation.number > 0 && generation.contract == ABI_VERSION {
             // Nothing changed: an ordinary restart.
             self.pins.discard_unfinished().map_err(failed)?;
             self.target = generation;
             return load(&self.pins.path(generation));
         }
-        for (old_path, new_path) in shared {
+        for (old_path, new_path, refers) in shared {
+            // What refers to programs would lead the old ones to the new.
+            if refers {
+                continue;
+            }
             fs::remove_file(&new_path)
                 .and_then(|()| fs::hard_link(&old_path, &new_path))
                 .map_err(failed)?;
@@ -352,22 +368,29 @@ impl Takeover {
         self.pins.path(self.target)
     }
 
-    /// After every link has its new program: copies what the old ones changed meanwhile, and unpins the old maps.
-    pub(super) fn finish(mut self, names: &[&'static str]) -> Result<(), MigrateError> {
+    /// After every link has its new program: copies what the old ones changed meanwhile, and unpins the old maps. What cannot be done is
+    /// told: the new programs are there, and the next start would not do better.
+    pub(super) fn finish(mut self, names: &[&'static str]) {
+        let tell =
+            |error: MigrateError| tracing::error!(%error, "the takeover of an earlier version's maps is not complete");
         for copying in &mut self.copying {
-            let entries = copying.pass(&self.hasher)?;
-            tracing::debug!(map = %copying.old_path.display(), entries, "changed while programs were replaced");
+            match copying.pass(&self.hasher) {
+                Ok(entries) => {
+                    tracing::debug!(map = %copying.old_path.display(), entries, "changed while programs were replaced");
+                }
+                Err(error) => tell(error),
+            }
         }
         for generation in self.interrupted.iter().rev() {
-            self.add_missing(*generation, names)?;
+            self.add_missing(*generation, names).unwrap_or_else(tell);
         }
         let superseded = self.old.map(|(old, _)| old).filter(|old| *old != self.target);
         for generation in self.interrupted.iter().chain(&superseded) {
-            self.pins
-                .remove(*generation)
-                .map_err(|source| pins_failed(&self.pins, source))?;
+            let removed = self.pins.remove(*generation);
+            removed
+                .map_err(|source| pins_failed(&self.pins, source))
+                .unwrap_or_else(tell);
         }
-        Ok(())
     }
 
     /// Adds what the kernel wrote into maps of a generation that is not used any more.
@@ -375,13 +398,13 @@ impl Takeover {
         let Some(relation) = Relation::of(generation) else {
             return Ok(());
         };
-        for name in names.iter().filter(|name| KERNEL_WRITTEN.contains(name)) {
+        for name in names.iter().filter(|name| !is_control(name)) {
             let (old_path, new_path) = (self.pins.path(generation).join(name), self.directory().join(name));
             let open = |path: &Path| RawMap::open(path).map_err(|source| pins_failed(&self.pins, source));
             let (Some(old), Some(new)) = (open(&old_path)?, open(&new_path)?) else {
                 continue;
             };
-            if old.id() == new.id() {
+            if old.id() == new.id() || !new.is_copied() {
                 continue;
             }
             if let Some(how) = relation.how(name, old.shape(), new.shape()) {

@@ -174,7 +174,7 @@ impl Dataplane {
         let attacher = Attacher::new(&config.pin_directory, config.force_clsact);
         attacher.replace_all(&mut ebpf)?;
         let map_pins = takeover.directory();
-        takeover.finish(&maps::NAMES)?;
+        takeover.finish(&maps::NAMES);
         Ok(Dataplane {
             ebpf,
             maps,
@@ -193,6 +193,11 @@ impl Dataplane {
     /// How programs are attached.
     pub fn attach_mode(&self) -> AttachMode {
         self.attacher.mode()
+    }
+
+    /// Why they are attached so.
+    pub fn attach_reason(&self) -> &str {
+        self.attacher.reason()
     }
 
     /// Attaches a program to an interface of the calling thread's network namespace. If a pinned link of an earlier daemon is there,

@@ -87,6 +87,18 @@ impl RawMap {
         self.id
     }
 
+    /// Whether its entries mean the same in another map: those of maps that refer to programs or maps do not.
+    pub(super) fn is_copied(&self) -> bool {
+        !matches!(
+            self.shape.kind,
+            Some(MapType::ProgramArray | MapType::ArrayOfMaps | MapType::HashOfMaps)
+        )
+    }
+
+    pub(super) fn refers_to_programs(&self) -> bool {
+        self.shape.kind == Some(MapType::ProgramArray)
+    }
+
     fn is_hash(&self) -> bool {
         matches!(self.shape.kind, Some(MapType::Hash | MapType::LruHash))
     }

@@ -421,6 +421,7 @@ impl Mind {
                 ..Stats::default()
             },
             attach_mode: "tcx",
+            attach_reason: "kernel 6.18".to_owned(),
             uplink: "eth0".to_owned(),
         }
     }

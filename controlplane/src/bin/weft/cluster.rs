@@ -244,5 +244,6 @@ pub(crate) async fn info(client: &Client) -> Result<(), Failure> {
         info.gossip_comparisons, info.gossip_differences, info.gossip_repaired
     ))?;
     line(&format!("Endpoints: {}", info.endpoints))?;
-    line(&format!("Uplink: {} ({})", info.uplink, info.attach_mode))
+    line(&format!("Uplink: {}", info.uplink))?;
+    line(&format!("Attach: {} ({})", info.attach_mode, info.attach_reason))
 }
