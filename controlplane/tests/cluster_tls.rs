@@ -150,6 +150,7 @@ fn network(name: &str) -> Request {
         name: name.to_owned(),
         subnet: None,
         gateway: None,
+        ipv6: None,
         options: Default::default(),
         labels: Default::default(),
     }

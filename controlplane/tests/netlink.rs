@@ -22,6 +22,7 @@ fn spec<'a>(netns: &'a Netns, host: &str) -> EndpointLinkSpec<'a> {
         container_interface: None,
         netns,
         ip: ipnet::Ipv4Net::new(ip, 24).unwrap(),
+        ip6: None,
         mac: MacAddress::from_ipv4(ip),
         mtu: 1450,
         default_gateway: None,
@@ -75,6 +76,39 @@ mod endpoints {
                 assert!(offloads.contains(feature), "{interface}: {offloads}");
             }
         }
+    }
+
+    /// Also where the namespace has no IPv6 until then; it can be used at once, and nothing else is there.
+    #[test]
+    fn an_ipv6_address_beside_the_other_is_all_that_there_is_of_ipv6() {
+        let (host, container) = (NetnsGuard::new(), NetnsGuard::new());
+        container.exec("sysctl -qw net.ipv6.conf.default.disable_ipv6=1 net.ipv6.conf.default.accept_ra=1");
+        host.block_on(async || {
+            let netns = container.open();
+            let netlink = Netlink::open().unwrap();
+            let mut spec = spec(&netns, "weft000000001");
+            spec.ip6 = Some("fd00:1::3/64".parse().unwrap());
+            netlink.create_endpoint(&spec).await.unwrap();
+            assert_eq!(netlink.interface_addresses("weft000000001").await.unwrap(), []);
+            let twice = spec.ip6;
+            let mut again = self::spec(&netns, "weft000000002");
+            again.ip = "10.0.2.3/24".parse().unwrap();
+            again.ip6 = twice;
+            let refused = netlink.create_endpoint(&again).await.unwrap_err().to_string();
+            assert!(refused.contains("fd00:1::3") && refused.contains("eth0"), "{refused}");
+        });
+        let shown = container.ip("-o -6 addr show dev eth0");
+        assert_eq!(shown.lines().count(), 1, "{shown}");
+        assert!(
+            shown.contains("fd00:1::3/64") && !shown.contains("tentative"),
+            "{shown}"
+        );
+        assert_eq!(container.exec("sysctl -n net.ipv6.conf.eth0.accept_ra").trim(), "0");
+        let routes = container.ip("-6 route show dev eth0");
+        assert!(
+            routes.contains("fd00:1::/64") && !routes.contains("default"),
+            "{routes}"
+        );
     }
 
     #[test]

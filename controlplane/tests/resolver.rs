@@ -29,7 +29,7 @@ fn endpoint() -> EndpointId {
 /// What a daemon with one service and one container would decide.
 fn decide(question: Question) -> Option<Decision> {
     let known = |name: &str| ["web", "tasks.web", "many"].contains(&name.to_ascii_lowercase().as_str());
-    let addresses = |last: std::ops::RangeInclusive<u8>| last.map(|n| Ipv4Addr::new(10, 0, 1, n)).collect();
+    let addresses = |last: std::ops::RangeInclusive<u8>| last.map(|n| Ipv4Addr::new(10, 0, 1, n).into()).collect();
     Some(match question {
         Question::A(name) if name.eq_ignore_ascii_case("web") => Decision::Addresses(addresses(4..=4)),
         Question::A(name) if name.eq_ignore_ascii_case("tasks.web") => Decision::Addresses(addresses(5..=7)),

@@ -89,6 +89,7 @@ fn row(network: &str, vtep: Ipv4Addr) -> Result<String> {
         endpoint_ip,
         endpoint_mac: FOREIGN_MAC,
         tunnel_endpoint_ip: IpAddr::V4(vtep),
+        endpoint_ip6: None,
     };
     let mut value = String::new();
     for byte in record.encode() {

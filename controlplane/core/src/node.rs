@@ -409,6 +409,7 @@ impl Node {
             endpoint_ip: Ipv4Net::new(endpoint.ip, network.subnet.prefix_len()).unwrap_or_else(|_| endpoint.ip.into()),
             endpoint_mac: endpoint.mac,
             tunnel_endpoint_ip: IpAddr::V4(self.vtep),
+            endpoint_ip6: network.ipv6_net_of(endpoint.ip),
         };
         for (table, value) in [(PEER_TABLE, peer.encode()), (ENDPOINT_TABLE, endpoint.record.encode())] {
             let key = endpoint.id.as_str();

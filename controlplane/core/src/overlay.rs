@@ -11,7 +11,7 @@ use crate::id::{MacAddress, NetworkId, NodeId};
 use crate::record::PeerRecord;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A row of `overlay_peer_table`, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +103,8 @@ impl fmt::Display for Contested {
 pub struct Overlay {
     /// By network and address.
     pub peers: BTreeMap<NetworkId, BTreeMap<Ipv4Addr, Location>>,
+    /// The same by their IPv6 addresses: of the records that count, the first that claims one.
+    pub peers6: BTreeMap<NetworkId, BTreeMap<Ipv6Addr, Location>>,
     /// What was left out, by network, address and endpoint.
     pub skipped: Vec<Skipped>,
     /// Addresses that several endpoints claim, by network and address.
@@ -152,6 +154,10 @@ impl Overlay {
                     mac: record.endpoint_mac,
                     vtep,
                 };
+                if let Some(ip6) = record.endpoint_ip6.map(|net| net.addr()).filter(is_host6) {
+                    let known = self.peers6.entry(network.clone()).or_default();
+                    known.entry(ip6).or_insert_with(|| location.clone());
+                }
                 self.peers.entry(network).or_default().insert(ip, location);
                 return;
             }
@@ -204,4 +210,10 @@ fn usable_vtep(address: IpAddr) -> Option<Ipv4Addr> {
 
 fn is_host(ip: Ipv4Addr) -> bool {
     !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || ip.is_loopback())
+}
+
+/// What every link has by itself is no address of an overlay.
+fn is_host6(ip: &Ipv6Addr) -> bool {
+    let elsewhere = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
+    !(elsewhere || ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some())
 }

@@ -63,6 +63,7 @@ pub(super) async fn create(
         name: body.name,
         subnet: config.subnet,
         gateway: config.gateway,
+        ipv6: None,
         options: body.options,
         labels: body.labels,
     };

@@ -140,6 +140,8 @@ pub struct LocalEndpoint {
     pub name: String,
     /// Its address and the subnet's prefix length.
     pub ip: ipnet::Ipv4Net,
+    /// Its IPv6 address beside it, with that subnet's.
+    pub ip6: Option<ipnet::Ipv6Net>,
     /// Its MAC.
     pub mac: MacAddress,
     /// The namespace.

@@ -105,6 +105,7 @@ impl Maker {
             container_interface: None,
             netns: &netns,
             ip: local_ip(&stored),
+            ip6: stored.network.ipv6_net_of(stored.allocation.ip),
             mac: stored.allocation.mac,
             mtu: stored.network.mtu,
             // As Docker's, an overlay gives no default route: other networks of the container do (`spec/overlay-driver.md` 4.7).

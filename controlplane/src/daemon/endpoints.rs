@@ -457,6 +457,9 @@ fn published(connected: &Connected) -> Endpoint {
     } = &connected.stored;
     let mut task_aliases = allocation.aliases.clone();
     task_aliases.push(allocation.endpoint.as_str()[..12].to_owned());
+    let vip = service
+        .as_ref()
+        .and_then(|s| s.networks.get(&network.id).copied().flatten());
     Endpoint {
         id: allocation.endpoint.clone(),
         network: network.id.clone(),
@@ -467,14 +470,14 @@ fn published(connected: &Connected) -> Endpoint {
             name: allocation.name.clone(),
             service_name: service.as_ref().map(|s| s.name.clone()).unwrap_or_default(),
             service_id: service.as_ref().map(|s| s.id.to_string()).unwrap_or_default(),
-            virtual_ip: service
-                .as_ref()
-                .and_then(|s| s.networks.get(&network.id).copied().flatten()),
+            virtual_ip: vip,
             endpoint_ip: allocation.ip,
             ingress_ports: Vec::new(),
             aliases: Vec::new(),
             task_aliases,
             service_disabled: false,
+            endpoint_ip6: network.ipv6_of(allocation.ip),
+            virtual_ip6: vip.and_then(|ip| network.ipv6_of(ip)),
         },
     }
 }
@@ -486,6 +489,7 @@ fn local_view(connected: &Connected) -> LocalEndpoint {
         network: stored.network.id.clone(),
         name: stored.allocation.name.clone(),
         ip: local_ip(stored),
+        ip6: stored.network.ipv6_net_of(stored.allocation.ip),
         mac: stored.allocation.mac,
         netns: stored.netns.clone(),
         interface: stored.interface.clone(),

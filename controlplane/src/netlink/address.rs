@@ -3,10 +3,10 @@
 use super::error::{errno, refused};
 use super::{Netlink, NetlinkError};
 use futures_util::TryStreamExt;
-use ipnet::{IpNet, Ipv4Net};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use nix::errno::Errno;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// An address and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +44,15 @@ impl Netlink {
         &self,
         ifindex: u32,
         name: &str,
-        address: Ipv4Net,
+        address: IpNet,
         place: &str,
     ) -> Result<(), NetlinkError> {
-        let request = self
-            .handle
-            .address()
-            .add(ifindex, IpAddr::V4(address.addr()), address.prefix_len());
+        let addresses = self.handle.address();
+        let mut request = addresses.add(ifindex, address.addr(), address.prefix_len());
+        if address.addr().is_ipv6() {
+            // The manager gives each address once: waiting until nobody objects would only make the first packets fail.
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
         request.execute().await.map_err(|error| match errno(&error) {
             Some(Errno::EEXIST) => NetlinkError::AddressExists {
                 ip: address.addr(),
@@ -62,11 +64,11 @@ impl Netlink {
     }
 
     /// The index of the interface that has the address, if one has.
-    pub(super) async fn holder_of(&self, ip: Ipv4Addr) -> Result<Option<u32>, NetlinkError> {
+    pub(super) async fn holder_of(&self, ip: IpAddr) -> Result<Option<u32>, NetlinkError> {
         let all = self.addresses().await?;
         Ok(all
             .iter()
-            .find(|item| item.address.addr() == IpAddr::V4(ip))
+            .find(|item| item.address.addr() == ip)
             .map(|item| item.ifindex))
     }
 }

@@ -4,11 +4,11 @@ use super::error::{errno, refused};
 use super::link::check_name;
 use super::{Link, MTU_MAX, MTU_MIN, Netlink, NetlinkError};
 use crate::netns::Netns;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkMessage};
 use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use weft_core::id::{EndpointId, MacAddress};
 
@@ -34,6 +34,8 @@ pub struct EndpointLinkSpec<'a> {
     pub netns: &'a Netns,
     /// The endpoint's address and its subnet's prefix length.
     pub ip: Ipv4Net,
+    /// Its IPv6 address beside it.
+    pub ip6: Option<Ipv6Net>,
     /// The endpoint's MAC.
     pub mac: MacAddress,
     /// MTU of both ends, bytes.
@@ -141,7 +143,11 @@ impl Netlink {
         let ifindex = inside.ifindex(name).await?;
         self.no_ipv6_address(host_ifindex, host).await?;
         inside.no_ipv6_address(ifindex, name).await?;
-        inside.add_address(ifindex, name, spec.ip, &place(spec)).await?;
+        inside.add_address(ifindex, name, spec.ip.into(), &place(spec)).await?;
+        if let Some(ip6) = spec.ip6 {
+            only_given_ipv6(spec.netns, name)?;
+            inside.add_address(ifindex, name, ip6.into(), &place(spec)).await?;
+        }
         inside.link_up(ifindex, name).await?;
         self.link_up(host_ifindex, host).await?;
         if let Some(gateway) = spec.default_gateway {
@@ -152,8 +158,12 @@ impl Netlink {
     }
 
     async fn check_free(&self, spec: &EndpointLinkSpec<'_>) -> Result<(), NetlinkError> {
-        let ip = spec.ip.addr();
-        let Some(holder) = self.holder_of(ip).await? else {
+        let mut held = None;
+        for ip in [Some(spec.ip.addr().into()), spec.ip6.map(|net| net.addr().into())] {
+            let Some(ip): Option<IpAddr> = ip else { continue };
+            held = held.or(self.holder_of(ip).await?.map(|holder| (ip, holder)));
+        }
+        let Some((ip, holder)) = held else {
             return Ok(());
         };
         let interface = self.ifname(holder).await?.unwrap_or_default();
@@ -171,6 +181,22 @@ impl Netlink {
             .find(|name| links.iter().all(|link| link.name != *name))
             .ok_or_else(|| no_free_name(spec))
     }
+}
+
+/// The interface takes the address that it is given, and no other one from routers that it may hear of.
+fn only_given_ipv6(netns: &Netns, interface: &str) -> Result<(), NetlinkError> {
+    let refused = |source: std::io::Error| NetlinkError::Kernel {
+        action: format!("let interface {interface:?} have an IPv6 address"),
+        source,
+    };
+    let written = netns.run(|| {
+        ["disable_ipv6", "accept_ra"]
+            .iter()
+            .try_for_each(|key| std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/{key}"), "0"))
+    });
+    written
+        .map_err(|error| refused(std::io::Error::other(error)))
+        .and_then(|written| written.map_err(refused))
 }
 
 fn no_free_name(spec: &EndpointLinkSpec<'_>) -> NetlinkError {

@@ -4,7 +4,7 @@ use super::link::{MTU_MAX, MTU_MIN};
 use crate::netns::NetnsError;
 use nix::errno::Errno;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Why something about links and addresses failed. Nothing is left changed.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +72,7 @@ pub enum NetlinkError {
     #[error("address {ip} exists already on interface {interface:?} in {place}")]
     AddressExists {
         /// The address.
-        ip: Ipv4Addr,
+        ip: IpAddr,
         /// Who has it.
         interface: String,
         /// The namespace.

@@ -142,7 +142,7 @@ impl Netlink {
     /// The device that has the address to advertise; without one, the device and source address of the IPv4 default route.
     pub async fn default_uplink(&self, advertise: Option<Ipv4Addr>) -> Result<Uplink, RouteError> {
         let (address, ifindex) = match advertise {
-            Some(address) => match self.holder_of(address).await? {
+            Some(address) => match self.holder_of(address.into()).await? {
                 Some(ifindex) => (address, ifindex),
                 None => {
                     return Err(RouteError::NoSuchAddress {
@@ -166,7 +166,7 @@ impl Netlink {
 
     /// Whether an interface has the address.
     pub async fn has_address(&self, address: Ipv4Addr) -> Result<bool, NetlinkError> {
-        Ok(self.holder_of(address).await?.is_some())
+        Ok(self.holder_of(address.into()).await?.is_some())
     }
 
     /// Source address and device of the best default route of the main table.

@@ -1,10 +1,9 @@
 //! DNS messages (RFC 1035 section 4): a query in, an answer out. No sockets here.
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use ipnet::IpNet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use weft_core::dns::{Decision, Question};
 
 /// Seconds that a single address or name may be kept: a virtual IP stays, a container's address changes when it is made anew.
@@ -104,7 +103,9 @@ impl Query {
             .map(|query| (query.name(), query.query_type()));
         let records = match (decision, asked) {
             (Decision::Forward, _) => return self.error(ResponseCode::ServFail),
-            (Decision::Addresses(addresses), Some((name, RecordType::A))) => addresses_of(name, addresses),
+            (Decision::Addresses(addresses), Some((name, RecordType::A | RecordType::AAAA))) => {
+                addresses_of(name, addresses)
+            }
             (Decision::Name(found), Some((name, RecordType::PTR))) => pointer(name, found),
             _ => Vec::new(),
         };
@@ -180,16 +181,21 @@ fn question(name: &Name, kind: RecordType) -> Question {
         RecordType::AAAA => Question::Aaaa(text()),
         RecordType::MX => Question::Mx(text()),
         RecordType::PTR => match name.parse_arpa_name() {
-            Ok(IpNet::V4(net)) if net.prefix_len() == 32 => Question::Ptr(net.addr()),
+            Ok(net) if net.prefix_len() == net.max_prefix_len() => Question::Ptr(net.addr()),
             _ => Question::Other(text()),
         },
         _ => Question::Other(text()),
     }
 }
 
-fn addresses_of(name: &Name, addresses: &[Ipv4Addr]) -> Vec<Record> {
+/// All of one family, which was asked for.
+fn addresses_of(name: &Name, addresses: &[IpAddr]) -> Vec<Record> {
     let ttl = if addresses.len() > 1 { TTL_MANY } else { TTL_ONE };
-    let record = |address: &Ipv4Addr| Record::from_rdata(name.clone(), ttl, RData::A(A(*address)));
+    let data = |address: &IpAddr| match *address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    };
+    let record = |address| Record::from_rdata(name.clone(), ttl, data(address));
     addresses.iter().map(record).collect()
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
-use weft_core::cluster::Network;
+use weft_core::cluster::{Ipv6Range, Network};
 use weft_core::id::{EndpointId, NetworkId, Vni};
 use weft_core::swarm::asked::Asked;
 
@@ -32,6 +32,7 @@ fn network(name: &str) -> Network {
         vni: Vni::new(4097).unwrap(),
         subnet: "10.0.1.0/24".parse().unwrap(),
         gateway: Ipv4Addr::new(10, 0, 1, 1),
+        ipv6: None,
         mtu: 1450,
         options: BTreeMap::new(),
         labels: BTreeMap::new(),
@@ -138,4 +139,24 @@ fn what_was_asked_of_a_swarm_is_kept_until_it_is_forgotten() {
     assert_eq!(store.swarm_attachments().unwrap(), [attachment]);
     store.forget_swarm().unwrap();
     assert_eq!(store.swarm_asked().unwrap(), []);
+}
+
+#[test]
+fn rows_of_networks_without_ipv6_are_as_they_were_before_there_was_any() {
+    let directory = Directory::new("ipv6");
+    let plain = network("a");
+    let text = serde_json::to_string(&plain).unwrap();
+    assert!(!text.contains("ipv6"), "{text}");
+    assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), plain);
+    let with = Network {
+        ipv6: Some(Ipv6Range {
+            subnet: "fd00:1::/64".parse().unwrap(),
+            gateway: "fd00:1::1".parse().unwrap(),
+        }),
+        ..network("b")
+    };
+    let changes = [Change::PutNetwork(plain), Change::PutNetwork(with)];
+    let store = ClusterStore::open(&directory.0).unwrap();
+    store.commit(&changes).unwrap();
+    assert_eq!(store.load().unwrap(), changes);
 }

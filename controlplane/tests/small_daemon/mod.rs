@@ -340,9 +340,10 @@ impl Mind {
         };
         let endpoint = LocalEndpoint {
             id,
-            network: network.id,
+            network: network.id.clone(),
             name: allocation.name,
             ip: ipnet::Ipv4Net::new(allocation.ip, network.subnet.prefix_len()).unwrap(),
+            ip6: network.ipv6_net_of(allocation.ip),
             mac: allocation.mac,
             netns: wanted.netns,
             interface: "eth0".to_owned(),

@@ -24,9 +24,20 @@ impl State {
                 name,
                 subnet,
                 gateway,
+                ipv6,
                 options,
                 labels,
-            } => self.create_network(at, name, subnet.as_deref(), *gateway, options, labels),
+            } => {
+                let wish = super::networks::Wish {
+                    name,
+                    subnet: subnet.as_deref(),
+                    gateway: *gateway,
+                    ipv6: ipv6.as_ref(),
+                    options,
+                    labels,
+                };
+                self.create_network(at, &wish)
+            }
             Request::NetworkList => look(Reply::Networks(self.networks_by_name())),
             Request::NetworkInspect { network } => look(Reply::Network(self.find_network(network)?.clone())),
             Request::NetworkRemove { network } => self.remove_network(network),

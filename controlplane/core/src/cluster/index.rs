@@ -32,6 +32,9 @@ impl Space {
             holders: BTreeMap::new(),
         };
         space.take(network.gateway, Holder::Gateway);
+        if let Some(beside) = network.beside_ipv6_gateway() {
+            space.take(beside, Holder::Gateway);
+        }
         space
     }
 

@@ -7,6 +7,7 @@ mod allocations;
 mod check;
 mod decide;
 mod index;
+mod ipv6;
 pub mod keys;
 mod members;
 mod networks;
@@ -29,10 +30,10 @@ pub use services::MAX_SERVICES;
 pub use state::{State, Usage};
 
 use crate::id::{EndpointId, MacAddress, NetworkId, ServiceId, Vni};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Nanoseconds since 1970-01-01T00:00:00Z.
 pub type UnixNanos = u64;
@@ -52,12 +53,33 @@ pub struct Network {
     pub subnet: Ipv4Net,
     /// The subnet's first address unless chosen.
     pub gateway: Ipv4Addr,
+    /// Its IPv6 part, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Range>,
     /// MTU inside the overlay, bytes.
     pub mtu: u32,
     /// Driver options as the user gave them.
     pub options: BTreeMap<String, String>,
     /// Labels as the user gave them.
     pub labels: BTreeMap<String, String>,
+}
+
+/// Where a network has IPv6: each IPv4 address of it has one beside it there, as [`Network::ipv6_of`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Range {
+    /// Address range.
+    pub subnet: Ipv6Net,
+    /// The subnet's first address unless chosen.
+    pub gateway: Ipv6Addr,
+}
+
+/// What is asked for of a network's IPv6 part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Wish {
+    /// Its subnet; a free /64 of the cluster's unique local addresses if none is given.
+    pub subnet: Option<String>,
+    /// Its gateway; the first address if none is given.
+    pub gateway: Option<Ipv6Addr>,
 }
 
 /// How a service's name resolves.
@@ -148,6 +170,9 @@ pub enum Request {
         subnet: Option<String>,
         /// Its gateway; the first address if none is given.
         gateway: Option<Ipv4Addr>,
+        /// IPv6 too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ipv6: Option<Ipv6Wish>,
         /// Driver options (`spec/overlay-driver.md` 4.2).
         options: BTreeMap<String, String>,
         /// Labels.

@@ -3,7 +3,7 @@
 use super::decide::{Decided, Moment};
 use super::index::Holder;
 use super::refusal::{Refusal, list};
-use super::{Change, Network, Reply, State, VNI_OPTION, check, index, options};
+use super::{Change, Ipv6Wish, Network, Reply, State, VNI_OPTION, check, index, options};
 use crate::id::{NetworkId, Vni};
 use crate::ipam::{FIRST_AUTOMATIC_VNI, MAX_POOL_MASK};
 use ipnet::Ipv4Net;
@@ -16,16 +16,26 @@ pub const MAX_NETWORKS: usize = weft_dataplane::abi::network::MAX_ENTRIES as usi
 /// The largest subnet, as a prefix length: the whole of 10.0.0.0/8.
 const MIN_SUBNET_PREFIX: u8 = 8;
 
+/// What is asked for.
+pub(super) struct Wish<'a> {
+    pub(super) name: &'a str,
+    pub(super) subnet: Option<&'a str>,
+    pub(super) gateway: Option<Ipv4Addr>,
+    pub(super) ipv6: Option<&'a Ipv6Wish>,
+    pub(super) options: &'a BTreeMap<String, String>,
+    pub(super) labels: &'a BTreeMap<String, String>,
+}
+
 impl State {
-    pub(super) fn create_network(
-        &self,
-        at: Moment,
-        name: &str,
-        subnet: Option<&str>,
-        gateway: Option<Ipv4Addr>,
-        options: &BTreeMap<String, String>,
-        labels: &BTreeMap<String, String>,
-    ) -> Decided {
+    pub(super) fn create_network(&self, at: Moment, wish: &Wish<'_>) -> Decided {
+        let Wish {
+            name,
+            subnet,
+            gateway,
+            ipv6,
+            options,
+            labels,
+        } = *wish;
         check::name("network name", name, check::MAX_NAME)?;
         check::labels(labels)?;
         if self.index.networks.contains_key(&index::key(name)) {
@@ -44,6 +54,7 @@ impl State {
         let driver = options::parse(options)?;
         let subnet = self.choose_subnet(subnet)?;
         let gateway = choose_gateway(subnet, gateway)?;
+        let ipv6 = ipv6.map(|wish| self.choose_ipv6(at, subnet, wish)).transpose()?;
         let vni = self.choose_vni(subnet, driver.vni)?;
         let id = at.new_id(|id| NetworkId::new(id).is_ok_and(|id| self.networks.contains_key(&id)));
         let mut options = options.clone();
@@ -55,6 +66,7 @@ impl State {
             vni,
             subnet,
             gateway,
+            ipv6,
             mtu: driver.mtu,
             options,
             labels: labels.clone(),

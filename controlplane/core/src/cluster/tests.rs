@@ -1,6 +1,7 @@
 //! Given these rows and this request: exactly this reply, these changes, or this line.
 
 mod allocations;
+mod ipv6;
 mod networks;
 
 use super::*;
@@ -96,6 +97,7 @@ fn create_with(name: &str, subnet: Option<&str>, gateway: Option<&str>, options:
         name: name.into(),
         subnet: subnet.map(Into::into),
         gateway: gateway.map(|g| g.parse().unwrap()),
+        ipv6: None,
         options: options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         labels: BTreeMap::new(),
     }

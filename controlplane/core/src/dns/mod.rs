@@ -8,7 +8,7 @@ use crate::service::Names;
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// What a container asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub enum Question {
     Aaaa(String),
     /// Mail exchangers of a name.
     Mx(String),
-    /// The name of an IPv4 address.
-    Ptr(Ipv4Addr),
+    /// The name of an address.
+    Ptr(IpAddr),
     /// Anything else.
     Other(String),
 }
@@ -28,8 +28,8 @@ pub enum Question {
 /// What it gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// These addresses, in this order.
-    Addresses(Vec<Ipv4Addr>),
+    /// These addresses, of the family that was asked for, in this order.
+    Addresses(Vec<IpAddr>),
     /// The name exists, but has no such record: no error, no data.
     NoData,
     /// The name of the address, without the trailing dot.
@@ -70,12 +70,11 @@ impl Zones {
     /// order that depends on `shuffle_seed`: this is the round robin of DNS, so it should differ from query to query.
     pub fn answer(&self, question: &Question, networks: &[NetworkId], shuffle_seed: u64) -> Decision {
         match question {
-            Question::A(name) => match self.resolve(name, networks) {
-                Some(addresses) => Decision::Addresses(shuffled(addresses, shuffle_seed)),
-                None => Decision::Forward,
-            },
-            // The overlay is IPv4 only and has no mail: a known name must not leak to the host's resolvers.
-            Question::Aaaa(name) | Question::Mx(name) => match self.resolve(name, networks) {
+            // A known name must not leak to the host's resolvers, also where it has nothing of what is asked: the overlay has no
+            // mail, and IPv6 only on some networks.
+            Question::A(name) => self.addresses(name, networks, IpAddr::is_ipv4, shuffle_seed),
+            Question::Aaaa(name) => self.addresses(name, networks, IpAddr::is_ipv6, shuffle_seed),
+            Question::Mx(name) => match self.resolve(name, networks) {
                 Some(_) => Decision::NoData,
                 None => Decision::Forward,
             },
@@ -86,8 +85,19 @@ impl Zones {
         }
     }
 
+    fn addresses(&self, name: &str, networks: &[NetworkId], family: fn(&IpAddr) -> bool, seed: u64) -> Decision {
+        let Some(known) = self.resolve(name, networks) else {
+            return Decision::Forward;
+        };
+        let asked: Vec<IpAddr> = known.iter().copied().filter(family).collect();
+        match asked.is_empty() {
+            true => Decision::NoData,
+            false => Decision::Addresses(shuffled(asked, seed)),
+        }
+    }
+
     /// `a.b.c` is tried as `a.b.c` in any attached network, then `a.b` in network `c`, then `a` in network `b.c`.
-    fn resolve(&self, name: &str, networks: &[NetworkId]) -> Option<&BTreeSet<Ipv4Addr>> {
+    fn resolve(&self, name: &str, networks: &[NetworkId]) -> Option<&BTreeSet<IpAddr>> {
         let attached = || networks.iter().filter_map(|id| self.zones.get(id));
         let plain = attached().find_map(|zone| zone.names.addresses(name));
         let mut dots = name.rmatch_indices('.').map(|(at, _)| (&name[..at], &name[at + 1..]));
@@ -100,7 +110,7 @@ impl Zones {
         })
     }
 
-    fn reverse(&self, address: Ipv4Addr, networks: &[NetworkId]) -> Option<String> {
+    fn reverse(&self, address: IpAddr, networks: &[NetworkId]) -> Option<String> {
         let mut zones = networks.iter().filter_map(|id| self.zones.get(id));
         zones.find_map(|zone| {
             zone.names
@@ -111,8 +121,7 @@ impl Zones {
 }
 
 /// Fisher and Yates's shuffle.
-fn shuffled(addresses: &BTreeSet<Ipv4Addr>, seed: u64) -> Vec<Ipv4Addr> {
-    let mut addresses: Vec<Ipv4Addr> = addresses.iter().copied().collect();
+fn shuffled(mut addresses: Vec<IpAddr>, seed: u64) -> Vec<IpAddr> {
     let mut random = Pcg32::seed_from_u64(seed);
     for last in (1..addresses.len()).rev() {
         // The remainder favours low indices by less than length / 2^64, which nobody can notice.

@@ -4,6 +4,7 @@ use super::*;
 use crate::id::NodeId;
 use crate::record::EndpointRecord;
 use crate::service::{EndpointRow, Services};
+use std::net::Ipv4Addr;
 
 fn ip(net: u8, last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, net, last)
@@ -28,6 +29,8 @@ fn row(network: &str, name: &str, ip: Ipv4Addr, service: &str, vip: Option<Ipv4A
             aliases: vec![],
             task_aliases: vec![],
             service_disabled: false,
+            endpoint_ip6: None,
+            virtual_ip6: None,
         },
     }
 }
@@ -62,7 +65,7 @@ fn a(name: &str) -> Question {
 #[test]
 fn known_names_are_answered_and_unknown_ones_forwarded() {
     let networks = ["front", "back.end"];
-    let address = |ip| Decision::Addresses(vec![ip]);
+    let address = |ip: Ipv4Addr| Decision::Addresses(vec![ip.into()]);
     for (question, decision) in [
         (a("web"), address(ip(0, 2))),
         (a("WEB.1.X"), address(ip(0, 3))),
@@ -75,9 +78,9 @@ fn known_names_are_answered_and_unknown_ones_forwarded() {
         (Question::Aaaa("nope".into()), Decision::Forward),
         (Question::Mx("web".into()), Decision::NoData),
         (Question::Mx("nope".into()), Decision::Forward),
-        (Question::Ptr(ip(0, 3)), Decision::Name("web.1.x.front".into())),
-        (Question::Ptr(ip(1, 20)), Decision::Name("db.back.end".into())),
-        (Question::Ptr(ip(0, 2)), Decision::Forward),
+        (Question::Ptr(ip(0, 3).into()), Decision::Name("web.1.x.front".into())),
+        (Question::Ptr(ip(1, 20).into()), Decision::Name("db.back.end".into())),
+        (Question::Ptr(ip(0, 2).into()), Decision::Forward),
         (Question::Other("web".into()), Decision::Forward),
     ] {
         assert_eq!(ask(question.clone(), &networks), decision, "{question:?}");
@@ -88,11 +91,11 @@ fn known_names_are_answered_and_unknown_ones_forwarded() {
 fn names_are_searched_in_the_order_of_the_askers_networks() {
     assert_eq!(
         ask(a("db"), &["front", "back.end"]),
-        Decision::Addresses(vec![ip(0, 20)])
+        Decision::Addresses(vec![ip(0, 20).into()])
     );
     assert_eq!(
         ask(a("db"), &["back.end", "front"]),
-        Decision::Addresses(vec![ip(1, 20)])
+        Decision::Addresses(vec![ip(1, 20).into()])
     );
     assert_eq!(ask(a("web"), &["back.end"]), Decision::Forward);
     assert_eq!(ask(a("web"), &[]), Decision::Forward);
@@ -110,7 +113,11 @@ fn a_name_may_be_qualified_by_its_network() {
         ("only.back", ip(1, 21)),
         ("tasks.web.front", ip(0, 3)),
     ] {
-        assert_eq!(ask(a(name), &networks), Decision::Addresses(vec![address]), "{name}");
+        assert_eq!(
+            ask(a(name), &networks),
+            Decision::Addresses(vec![address.into()]),
+            "{name}"
+        );
     }
     assert_eq!(ask(a("db.back.end"), &["front"]), Decision::Forward, "not attached");
     assert_eq!(ask(a("db.end"), &networks), Decision::Forward);
@@ -127,7 +134,7 @@ fn several_addresses_come_in_an_order_that_depends_on_the_seed() {
         };
         assert_eq!(
             addresses.iter().copied().collect::<BTreeSet<_>>(),
-            [ip(0, 11), ip(0, 12), ip(0, 13)].into()
+            [11, 12, 13].map(|last| ip(0, last).into()).into()
         );
         *first.entry(addresses[0]).or_insert(0) += 1;
         orders.insert(addresses);
@@ -162,10 +169,38 @@ fn the_shortest_network_name_is_tried_first() {
     let networks = [id("b.c"), id("c")];
     assert_eq!(
         zones.answer(&a("a.b.c"), &networks, 0),
-        Decision::Addresses(vec![ip(0, 2)])
+        Decision::Addresses(vec![ip(0, 2).into()])
     );
     assert_eq!(
         zones.answer(&a("a.b.c"), &networks[..1], 0),
-        Decision::Addresses(vec![ip(1, 2)])
+        Decision::Addresses(vec![ip(1, 2).into()])
     );
+}
+
+#[test]
+fn ipv6_is_answered_where_there_is_some() {
+    let mut web = row("front", "web.1.x", ip(0, 3), "web", Some(ip(0, 2)));
+    web.record.endpoint_ip6 = Some("fd00::3".parse().unwrap());
+    web.record.virtual_ip6 = Some("fd00::2".parse().unwrap());
+    let services = Services::new([web, row("front", "db", ip(0, 20), "", None)]);
+    let mut zones = Zones::new();
+    for (network, content) in services.networks {
+        zones.set(network, "front".to_owned(), content.names);
+    }
+    let ask = |question: Question| zones.answer(&question, &[id("front")], 0);
+    let one = |text: &str| Decision::Addresses(vec![text.parse().unwrap()]);
+    for (question, answer) in [
+        (Question::A("web".into()), one("10.0.0.2")),
+        (Question::Aaaa("web".into()), one("fd00::2")),
+        (Question::Aaaa("tasks.web.front".into()), one("fd00::3")),
+        (Question::Aaaa("db".into()), Decision::NoData),
+        (Question::Aaaa("nope".into()), Decision::Forward),
+        (
+            Question::Ptr("fd00::3".parse().unwrap()),
+            Decision::Name("web.1.x.front".into()),
+        ),
+        (Question::Ptr("fd00::2".parse().unwrap()), Decision::Forward),
+    ] {
+        assert_eq!(ask(question.clone()), answer, "{question:?}");
+    }
 }

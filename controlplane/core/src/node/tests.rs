@@ -76,6 +76,7 @@ impl Story {
             endpoint_ip: Ipv4Net::new(ip, 24).unwrap(),
             endpoint_mac: MacAddress::from_ipv4(ip),
             tunnel_endpoint_ip: IpAddr::V4(vtep),
+            endpoint_ip6: None,
         };
         self.node
             .create_entry(self.now, PEER_TABLE, &network().id, key, record.encode())
@@ -91,6 +92,7 @@ fn network() -> Network {
         vni: Vni::new(VNI).unwrap(),
         subnet: "10.0.1.0/24".parse().unwrap(),
         gateway: Ipv4Addr::new(10, 0, 1, 1),
+        ipv6: None,
         mtu: 1450,
         options: BTreeMap::new(),
         labels: BTreeMap::new(),
@@ -115,6 +117,8 @@ fn endpoint() -> Endpoint {
             aliases: Vec::new(),
             task_aliases: Vec::new(),
             service_disabled: false,
+            endpoint_ip6: None,
+            virtual_ip6: None,
         },
     }
 }
@@ -284,7 +288,7 @@ fn names_follow_the_tables() {
     let question = Question::A("C1.net1".to_owned());
     assert_eq!(
         story.node.answer(&networks, &question, 0),
-        Decision::Addresses(vec![Ipv4Addr::new(10, 0, 1, 3)])
+        Decision::Addresses(vec![Ipv4Addr::new(10, 0, 1, 3).into()])
     );
     story.tell(Input::Detach(endpoint().id)).wait(GATHER);
     assert_eq!(story.node.answer(&networks, &question, 0), Decision::Forward);

@@ -13,6 +13,7 @@ fn row(network: &str, endpoint: &str, ip: &str, vtep: &str) -> PeerRow {
             endpoint_ip: ipnet::Ipv4Net::new(ip, 24).unwrap(),
             endpoint_mac: MacAddress::from_ipv4(ip),
             tunnel_endpoint_ip: vtep.parse().unwrap(),
+            endpoint_ip6: None,
         },
     }
 }
@@ -130,4 +131,28 @@ proptest! {
         let endpoints = |o: &Overlay| o.peers.values().flatten().map(|(ip, l)| (*ip, l.endpoint.clone())).collect::<Vec<_>>();
         prop_assert_eq!(endpoints(&overlay(&rows)), endpoints(&overlay(&turned)));
     }
+}
+
+#[test]
+fn ipv6_addresses_live_where_the_record_that_counts_says() {
+    let with = |endpoint: &str, ip: &str, vtep: &str, ip6: &str| {
+        let mut row = row("net", endpoint, ip, vtep);
+        row.record.endpoint_ip6 = Some(format!("{ip6}/64").parse().unwrap());
+        row
+    };
+    let got = overlay(&[
+        with("e1", "10.0.0.2", "192.168.0.2", "fd00:1::2"),
+        // A conflict: it does not count in either family.
+        with("e2", "10.0.0.2", "192.168.0.3", "fd00:1::3"),
+        with("e3", "10.0.0.4", "192.168.0.3", "fd00:1::2"),
+        with("e4", "10.0.0.5", "192.168.0.3", "fe80::5"),
+        with("e5", "10.0.0.6", "192.168.0.1", "fd00:1::6"),
+        row("net", "e6", "10.0.0.7", "192.168.0.3"),
+    ]);
+    let found: Vec<(String, &str)> = got.peers6[&NetworkId::new("net").unwrap()]
+        .iter()
+        .map(|(ip, location)| (ip.to_string(), location.endpoint.as_str()))
+        .collect();
+    assert_eq!(found, [("fd00:1::2".to_owned(), "e1")]);
+    assert_eq!(got.peers[&NetworkId::new("net").unwrap()].len(), 4);
 }

@@ -13,23 +13,27 @@ impl PeerRecord {
             endpoint_ip: with_mask.unwrap_or_else(|_| Ipv4Net::from(allocation.ip)),
             endpoint_mac: allocation.mac,
             tunnel_endpoint_ip: vtep,
+            endpoint_ip6: network.ipv6_net_of(allocation.ip),
         }
     }
 }
 
 impl EndpointRecord {
     /// The row of an endpoint, enabled. `service` is the one that it is a task of.
-    pub fn declared(service: Option<&Service>, allocation: &Allocation) -> Self {
+    pub fn declared(network: &Network, service: Option<&Service>, allocation: &Allocation) -> Self {
+        let virtual_ip = service.and_then(|service| service.networks.get(&allocation.network).copied().flatten());
         EndpointRecord {
             name: allocation.name.clone(),
             service_name: service.map(|service| service.name.clone()).unwrap_or_default(),
             service_id: service.map(|service| service.id.to_string()).unwrap_or_default(),
-            virtual_ip: service.and_then(|service| service.networks.get(&allocation.network).copied().flatten()),
+            virtual_ip,
             endpoint_ip: allocation.ip,
             ingress_ports: Vec::new(),
             aliases: Vec::new(),
             task_aliases: allocation.aliases.clone(),
             service_disabled: false,
+            endpoint_ip6: network.ipv6_of(allocation.ip),
+            virtual_ip6: virtual_ip.and_then(|ip| network.ipv6_of(ip)),
         }
     }
 }

@@ -13,9 +13,9 @@ mod tests;
 pub use wire::{RawEndpointRecord, RawPeerRecord, RawPortConfig};
 
 use crate::id::MacAddress;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Name of the table of [`PeerRecord`]s (`spec/overlay-driver.md` 4.8).
@@ -61,6 +61,8 @@ pub struct PeerRecord {
     pub endpoint_mac: MacAddress,
     /// The VTEP behind which it lives.
     pub tunnel_endpoint_ip: IpAddr,
+    /// Its IPv6 address beside the other, with the prefix length of that subnet.
+    pub endpoint_ip6: Option<Ipv6Net>,
 }
 
 impl PeerRecord {
@@ -70,6 +72,7 @@ impl PeerRecord {
             endpoint_ip: self.endpoint_ip.to_string(),
             endpoint_mac: self.endpoint_mac.to_string(),
             tunnel_endpoint_ip: self.tunnel_endpoint_ip.to_string(),
+            endpoint_ip6: text_of(self.endpoint_ip6.as_ref()),
         })
     }
 
@@ -87,6 +90,8 @@ impl PeerRecord {
                 .parse("an IPv4 address with a prefix length, as 10.0.1.3/24")?,
             endpoint_mac: field("endpoint_mac", &raw.endpoint_mac).parse("a MAC address, as 02:42:0a:00:01:03")?,
             tunnel_endpoint_ip: field("tunnel_endpoint_ip", &raw.tunnel_endpoint_ip).parse("an IP address")?,
+            endpoint_ip6: field("endpoint_ip6", &raw.endpoint_ip6)
+                .optional("an IPv6 address with a prefix length, as fd00::3/64, or nothing")?,
         })
     }
 }
@@ -156,6 +161,10 @@ pub struct EndpointRecord {
     pub task_aliases: Vec<String>,
     /// The task is draining: it takes no new connections.
     pub service_disabled: bool,
+    /// The endpoint's IPv6 address beside the other.
+    pub endpoint_ip6: Option<Ipv6Addr>,
+    /// The service's IPv6 VIP beside the other.
+    pub virtual_ip6: Option<Ipv6Addr>,
 }
 
 impl EndpointRecord {
@@ -171,6 +180,8 @@ impl EndpointRecord {
             aliases: self.aliases.clone(),
             task_aliases: self.task_aliases.clone(),
             service_disabled: self.service_disabled,
+            endpoint_ip6: text_of(self.endpoint_ip6.as_ref()),
+            virtual_ip6: text_of(self.virtual_ip6.as_ref()),
         })
     }
 
@@ -200,6 +211,8 @@ impl EndpointRecord {
             aliases: texts(RECORD, "aliases", &raw.aliases)?,
             task_aliases: texts(RECORD, "task_aliases", &raw.task_aliases)?,
             service_disabled: raw.service_disabled,
+            endpoint_ip6: field("endpoint_ip6", &raw.endpoint_ip6).optional("an IPv6 address or nothing")?,
+            virtual_ip6: field("virtual_ip6", &raw.virtual_ip6).optional("an IPv6 address or nothing")?,
         })
     }
 
@@ -250,6 +263,11 @@ fn port_from_wire(raw: &wire::PortConfig) -> Result<PortConfig, RecordError> {
     })
 }
 
+/// Nothing is written as nothing, which takes no byte.
+fn text_of(value: Option<&impl ToString>) -> String {
+    value.map(ToString::to_string).unwrap_or_default()
+}
+
 fn texts(record: &'static str, field: &'static str, list: &[Vec<u8>]) -> Result<Vec<String>, RecordError> {
     list.iter().map(|bytes| Field { record, field, bytes }.text()).collect()
 }
@@ -271,6 +289,13 @@ impl Field<'_> {
     fn parse<T: FromStr>(&self, rule: &'static str) -> Result<T, RecordError> {
         let text = std::str::from_utf8(self.bytes).map_err(|_| self.error(rule))?;
         text.parse().map_err(|_| self.error(rule))
+    }
+
+    fn optional<T: FromStr>(&self, rule: &'static str) -> Result<Option<T>, RecordError> {
+        if self.bytes.is_empty() {
+            return Ok(None);
+        }
+        self.parse(rule).map(Some)
     }
 
     fn error(&self, rule: &'static str) -> RecordError {

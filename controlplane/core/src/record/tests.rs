@@ -20,6 +20,7 @@ fn peer() -> PeerRecord {
         endpoint_ip: "10.0.1.3/24".parse().unwrap(),
         endpoint_mac: "02:42:0a:00:01:03".parse().unwrap(),
         tunnel_endpoint_ip: "192.168.0.5".parse().unwrap(),
+        endpoint_ip6: None,
     }
 }
 
@@ -40,6 +41,8 @@ fn endpoint() -> EndpointRecord {
         aliases: vec!["alias1".to_owned()],
         task_aliases: vec!["taskalias".to_owned()],
         service_disabled: true,
+        endpoint_ip6: None,
+        virtual_ip6: None,
     }
 }
 
@@ -124,6 +127,33 @@ fn the_lenient_decoder_keeps_what_comes_before_the_error() {
 }
 
 #[test]
+fn ipv6_stands_in_fields_of_weft_s_own_behind_docker_s() {
+    let with = PeerRecord {
+        endpoint_ip6: Some("fd00:1::3/64".parse().unwrap()),
+        ..peer()
+    };
+    let written = with.encode();
+    // Docker's bytes, and behind them field 101 with 12 bytes, which an engine skips.
+    assert_eq!(written[..bytes(PEER).len()], bytes(PEER));
+    assert_eq!(written[bytes(PEER).len()..], *b"\xaa\x06\x0cfd00:1::3/64");
+    assert_eq!(PeerRecord::decode(&written), Ok(with));
+    let with = EndpointRecord {
+        endpoint_ip6: Some("fd00:1::3".parse().unwrap()),
+        virtual_ip6: Some("fd00:1::2".parse().unwrap()),
+        ..endpoint()
+    };
+    let written = with.encode();
+    assert_eq!(written[..bytes(ENDPOINT).len()], bytes(ENDPOINT));
+    assert_eq!(EndpointRecord::decode(&written), Ok(with));
+    let mut raw = RawPeerRecord::lenient(&bytes(PEER));
+    raw.endpoint_ip6 = "10.0.1.3/24".to_owned();
+    assert_eq!(
+        PeerRecord::decode(&wire::encode_peer(&raw)).unwrap_err().to_string(),
+        "PeerRecord field endpoint_ip6 is \"10.0.1.3/24\": it should be an IPv6 address with a prefix length, as fd00::3/64, or nothing"
+    );
+}
+
+#[test]
 fn unknown_fields_are_skipped() {
     let mut longer = bytes(PEER);
     longer.extend([0x22, 0x01, b'x', 0x28, 0x05]);
@@ -159,6 +189,7 @@ proptest! {
             endpoint_ip: Ipv4Net::new(ip.into(), prefix).unwrap(),
             endpoint_mac: MacAddress(mac),
             tunnel_endpoint_ip: IpAddr::V4(vtep.into()),
+            endpoint_ip6: None,
         };
         prop_assert_eq!(PeerRecord::decode(&record.encode()), Ok(record));
         let record = EndpointRecord {

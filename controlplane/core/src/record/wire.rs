@@ -1,6 +1,9 @@
 //! The protobuf messages, field by field.
 //!
 //! Texts travel as bytes here, because Go's decoder does not ask for UTF-8 and a diagnosis must show what it shows.
+//!
+//! Docker's overlay has no IPv6 inside. weft's stands in fields of its own, far from where Docker's next ones will be: engines skip
+//! fields that they do not know, whereas a row of another key or an address of another family would be an error in their logs.
 
 use prost::{DecodeError, Message};
 
@@ -13,6 +16,8 @@ pub struct RawPeerRecord {
     pub endpoint_mac: String,
     /// Field 3.
     pub tunnel_endpoint_ip: String,
+    /// Field 101, weft's own.
+    pub endpoint_ip6: String,
 }
 
 /// A [`PortConfig`](super::PortConfig) with its fields unchecked.
@@ -49,6 +54,10 @@ pub struct RawEndpointRecord {
     pub task_aliases: Vec<String>,
     /// Field 9.
     pub service_disabled: bool,
+    /// Field 101, weft's own.
+    pub endpoint_ip6: String,
+    /// Field 102, weft's own.
+    pub virtual_ip6: String,
 }
 
 impl RawPeerRecord {
@@ -61,6 +70,7 @@ impl RawPeerRecord {
             endpoint_ip: text(&message.endpoint_ip),
             endpoint_mac: text(&message.endpoint_mac),
             tunnel_endpoint_ip: text(&message.tunnel_endpoint_ip),
+            endpoint_ip6: text(&message.endpoint_ip6),
         }
     }
 }
@@ -82,6 +92,8 @@ impl RawEndpointRecord {
             aliases: texts(&message.aliases),
             task_aliases: texts(&message.task_aliases),
             service_disabled: message.service_disabled,
+            endpoint_ip6: text(&message.endpoint_ip6),
+            virtual_ip6: text(&message.virtual_ip6),
         }
     }
 }
@@ -102,6 +114,7 @@ pub(super) fn encode_peer(raw: &RawPeerRecord) -> Vec<u8> {
         endpoint_ip: raw.endpoint_ip.clone().into_bytes(),
         endpoint_mac: raw.endpoint_mac.clone().into_bytes(),
         tunnel_endpoint_ip: raw.tunnel_endpoint_ip.clone().into_bytes(),
+        endpoint_ip6: raw.endpoint_ip6.clone().into_bytes(),
     }
     .encode_to_vec()
 }
@@ -127,6 +140,8 @@ pub(super) fn encode_endpoint(raw: &RawEndpointRecord) -> Vec<u8> {
         aliases: bytes(&raw.aliases),
         task_aliases: bytes(&raw.task_aliases),
         service_disabled: raw.service_disabled,
+        endpoint_ip6: raw.endpoint_ip6.clone().into_bytes(),
+        virtual_ip6: raw.virtual_ip6.clone().into_bytes(),
     }
     .encode_to_vec()
 }
@@ -151,6 +166,8 @@ pub(super) struct PeerRecord {
     pub(super) endpoint_mac: Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
     pub(super) tunnel_endpoint_ip: Vec<u8>,
+    #[prost(bytes = "vec", tag = "101")]
+    pub(super) endpoint_ip6: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -185,4 +202,8 @@ pub(super) struct EndpointRecord {
     pub(super) task_aliases: Vec<Vec<u8>>,
     #[prost(bool, tag = "9")]
     pub(super) service_disabled: bool,
+    #[prost(bytes = "vec", tag = "101")]
+    pub(super) endpoint_ip6: Vec<u8>,
+    #[prost(bytes = "vec", tag = "102")]
+    pub(super) virtual_ip6: Vec<u8>,
 }

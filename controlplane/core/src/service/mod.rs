@@ -14,7 +14,7 @@ pub use names::Names;
 use crate::id::{NetworkId, NodeId};
 use crate::record::EndpointRecord;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A row of `endpoint_table`, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Task {
     pub name: String,
     /// Its address.
     pub ip: Ipv4Addr,
+    /// Its IPv6 address beside it.
+    pub ip6: Option<Ipv6Addr>,
     /// The node that wrote its record.
     pub owner: NodeId,
     /// It is draining.
@@ -49,6 +51,8 @@ pub struct Service {
     pub name: String,
     /// Its VIP; `None` in dnsrr mode. While records disagree, it is what the first enabled task by endpoint id says.
     pub vip: Option<Ipv4Addr>,
+    /// Its IPv6 VIP beside it, by the same rule.
+    pub vip6: Option<Ipv6Addr>,
     /// Its tasks by endpoint id, draining ones included.
     pub tasks: BTreeMap<String, Task>,
     /// Further names of it.
@@ -63,6 +67,12 @@ impl Service {
             .filter(|task| !task.disabled)
             .map(|task| task.ip)
             .collect()
+    }
+
+    /// The same by their IPv6 addresses.
+    pub fn backends6(&self) -> BTreeSet<Ipv6Addr> {
+        let enabled = self.tasks.values().filter(|task| !task.disabled);
+        enabled.filter_map(|task| task.ip6).collect()
     }
 }
 
@@ -124,12 +134,14 @@ impl NetworkServices {
         let EndpointRecord {
             name,
             endpoint_ip,
+            endpoint_ip6,
             service_disabled,
             ..
         } = &row.record;
         let task = Task {
             name: name.clone(),
             ip: *endpoint_ip,
+            ip6: *endpoint_ip6,
             owner: row.owner.clone(),
             disabled: *service_disabled,
         };
@@ -143,10 +155,12 @@ impl NetworkServices {
             .or_insert_with(|| Service {
                 name: row.record.service_name.clone(),
                 vip: None,
+                vip6: None,
                 tasks: BTreeMap::new(),
                 aliases: BTreeSet::new(),
             });
         service.vip = service.vip.or(row.record.virtual_ip);
+        service.vip6 = service.vip6.or(row.record.virtual_ip6);
         service.aliases.extend(row.record.aliases.iter().cloned());
         service.tasks.insert(row.endpoint.clone(), task);
     }

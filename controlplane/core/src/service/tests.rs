@@ -1,6 +1,7 @@
 //! Rows in, services and names out.
 
 use super::*;
+use std::net::IpAddr;
 
 fn ip(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 1, last)
@@ -17,6 +18,8 @@ fn record(name: &str, last: u8) -> EndpointRecord {
         aliases: vec![],
         task_aliases: vec![format!("id{last}")],
         service_disabled: false,
+        endpoint_ip6: None,
+        virtual_ip6: None,
     }
 }
 
@@ -49,14 +52,12 @@ fn read(records: &[EndpointRecord]) -> NetworkServices {
 }
 
 fn names(network: &NetworkServices) -> String {
-    let line = |(name, ips): (&str, &BTreeSet<Ipv4Addr>)| {
-        format!(
-            "{name}={}",
-            ips.iter()
-                .map(|ip| ip.octets()[3].to_string())
-                .collect::<Vec<_>>()
-                .join(",")
-        )
+    let last = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets()[3].to_string(),
+        IpAddr::V6(ip) => ip.to_string(),
+    };
+    let line = |(name, ips): (&str, &BTreeSet<IpAddr>)| {
+        format!("{name}={}", ips.iter().map(last).collect::<Vec<_>>().join(","))
     };
     network.names.iter().map(line).collect::<Vec<_>>().join(" ")
 }
@@ -65,7 +66,7 @@ fn names(network: &NetworkServices) -> String {
 fn a_plain_container_has_its_name_and_aliases() {
     let network = read(&[record("C1", 2)]);
     assert_eq!(names(&network), "c1=2 id2=2");
-    assert_eq!(network.names.name_of(ip(2)), Some("C1"));
+    assert_eq!(network.names.name_of(ip(2).into()), Some("C1"));
     assert_eq!((network.services.len(), network.containers["e0"].ip), (0, ip(2)));
 }
 
@@ -77,14 +78,20 @@ fn a_vip_service_resolves_to_its_vip_and_tasks_to_all() {
         "id5=5 id6=6 tasks.web=5,6 tasks.web-alias=5,6 web=4 web-alias=4 web.1.a=5 web.2.b=6"
     );
     assert_eq!(network.services["web-id"].backends(), [ip(5), ip(6)].into());
-    assert_eq!(network.names.name_of(ip(4)), None, "a VIP has no reverse name");
+    assert_eq!(network.names.name_of(ip(4).into()), None, "a VIP has no reverse name");
 }
 
 #[test]
 fn a_dnsrr_service_resolves_to_all_its_tasks() {
     let network = read(&[task("web.1.a", 5, "web", None), task("web.2.b", 6, "web", None)]);
-    assert_eq!(network.names.addresses("WEB"), Some(&[ip(5), ip(6)].into()));
-    assert_eq!(network.names.addresses("web-alias"), Some(&[ip(5), ip(6)].into()));
+    assert_eq!(
+        network.names.addresses("WEB"),
+        Some(&BTreeSet::from([ip(5).into(), ip(6).into()]))
+    );
+    assert_eq!(
+        network.names.addresses("web-alias"),
+        Some(&BTreeSet::from([ip(5).into(), ip(6).into()]))
+    );
     assert_eq!(network.services["web-id"].vip, None);
 }
 
@@ -137,7 +144,10 @@ fn names_that_meet_are_joined_and_empty_ones_are_none() {
     nameless.service_id = "id".to_owned();
     nameless.aliases.clear();
     let network = read(&[record("web", 2), task("web.1.a", 5, "web", Some(4)), nameless]);
-    assert_eq!(network.names.addresses("web"), Some(&[ip(2), ip(4)].into()));
+    assert_eq!(
+        network.names.addresses("web"),
+        Some(&BTreeSet::from([ip(2).into(), ip(4).into()]))
+    );
     assert_eq!(network.names.addresses(""), None);
     assert_eq!(network.names.addresses("tasks."), None);
 }
@@ -157,4 +167,32 @@ fn networks_do_not_mix_and_doubled_keys_count_once() {
     ]);
     let of = |network: &str| names(&services.networks[&NetworkId::new(network).unwrap()]);
     assert_eq!((of("a").as_str(), of("b").as_str()), ("c3=4 id4=4", "c1=2 id2=2"));
+}
+
+fn beside(record: EndpointRecord, last: u8, vip: Option<u8>) -> EndpointRecord {
+    let ip6 = |last: u8| format!("fd00::{last}").parse().unwrap();
+    EndpointRecord {
+        endpoint_ip6: Some(ip6(last)),
+        virtual_ip6: vip.map(ip6),
+        ..record
+    }
+}
+
+#[test]
+fn names_and_backends_are_of_both_families() {
+    let network = read(&[
+        beside(task("web.1", 3, "web", Some(2)), 3, Some(2)),
+        task("web.2", 4, "web", Some(2)),
+        disabled(beside(task("web.3", 5, "web", Some(2)), 5, Some(2))),
+        beside(record("db", 9), 9, None),
+    ]);
+    let web = &network.services["web-id"];
+    assert_eq!(web.vip6, Some("fd00::2".parse().unwrap()));
+    assert_eq!(web.backends6(), BTreeSet::from(["fd00::3".parse().unwrap()]));
+    assert_eq!(
+        names(&network),
+        "db=9,fd00::9 id3=3,fd00::3 id4=4 id9=9,fd00::9 tasks.web=3,4,fd00::3 tasks.web-alias=3,4,fd00::3 web=2,fd00::2 web-alias=2,fd00::2 web.1=3,fd00::3 web.2=4"
+    );
+    assert_eq!(network.names.name_of("fd00::9".parse().unwrap()), Some("db"));
+    assert_eq!(network.names.name_of("fd00::2".parse().unwrap()), None, "a VIP");
 }

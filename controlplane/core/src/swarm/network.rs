@@ -93,6 +93,8 @@ pub fn network(told: &proto::Network) -> Result<Network, NetworkRefused> {
         vni: vni.ok_or_else(|| refuse("the VNIs", vnis))?,
         subnet,
         gateway,
+        // Docker's managers allocate no IPv6 on overlays.
+        ipv6: None,
         mtu,
         options: options.clone(),
         labels: told

@@ -60,6 +60,7 @@ impl World {
             vni: Vni::new(4096 + u32::from(net)).unwrap(),
             subnet: ipnet::Ipv4Net::new(ip(net, 0), 24).unwrap(),
             gateway: ip(net, 1),
+            ipv6: None,
             mtu: 1450,
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
@@ -88,6 +89,7 @@ impl World {
                 endpoint_ip: ipnet::Ipv4Net::new(ip, 24).unwrap(),
                 endpoint_mac: MacAddress::from_ipv4(ip),
                 tunnel_endpoint_ip: vtep(behind).into(),
+                endpoint_ip6: None,
             },
         });
         self
@@ -108,6 +110,8 @@ impl World {
                 aliases: vec![],
                 task_aliases: vec![],
                 service_disabled: disabled,
+                endpoint_ip6: None,
+                virtual_ip6: None,
             },
         });
         self

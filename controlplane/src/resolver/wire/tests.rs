@@ -1,6 +1,7 @@
 use super::*;
 use hickory_proto::op::Query as Asked;
 use proptest::prelude::*;
+use std::net::Ipv4Addr;
 
 fn ask(name: &str, kind: RecordType) -> Message {
     let mut message = Message::new(0x1234, MessageType::Query, OpCode::Query);
@@ -23,6 +24,10 @@ fn refused(bytes: &[u8]) -> Message {
     }
 }
 
+fn decided(addresses: &[Ipv4Addr]) -> Decision {
+    Decision::Addresses(addresses.iter().map(|address| (*address).into()).collect())
+}
+
 #[test]
 fn each_type_asks_its_question() {
     let cases = [
@@ -32,7 +37,17 @@ fn each_type_asks_its_question() {
         (
             "4.1.0.10.in-addr.arpa.",
             RecordType::PTR,
-            Question::Ptr(Ipv4Addr::new(10, 0, 1, 4)),
+            Question::Ptr(Ipv4Addr::new(10, 0, 1, 4).into()),
+        ),
+        (
+            "3.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.d.F.IP6.ARPA.",
+            RecordType::PTR,
+            Question::Ptr("fd00:1::3".parse().unwrap()),
+        ),
+        (
+            "0.0.d.f.ip6.arpa.",
+            RecordType::PTR,
+            Question::Other("0.0.d.f.ip6.arpa".into()),
         ),
         (
             "1.0.10.IN-ADDR.ARPA.",
@@ -58,7 +73,7 @@ fn an_answer_carries_id_question_flags_and_ttl() {
     let query = query(&ask("WEB.", RecordType::A), Transport::Udp);
     let addresses = vec![Ipv4Addr::new(10, 0, 1, 5), Ipv4Addr::new(10, 0, 1, 4)];
     for (addresses, ttl) in [(addresses[..1].to_vec(), TTL_ONE), (addresses, TTL_MANY)] {
-        let answer = Message::from_vec(&query.answer(&Decision::Addresses(addresses.clone()))).unwrap();
+        let answer = Message::from_vec(&query.answer(&decided(&addresses))).unwrap();
         assert_eq!(
             (answer.id, answer.message_type, answer.response_code),
             (0x1234, MessageType::Response, ResponseCode::NoError)
@@ -78,6 +93,15 @@ fn an_answer_carries_id_question_flags_and_ttl() {
         (nothing.response_code, nothing.answers.len()),
         (ResponseCode::NoError, 0)
     );
+}
+
+#[test]
+fn ipv6_addresses_are_answered_as_such() {
+    let query = query(&ask("web.", RecordType::AAAA), Transport::Udp);
+    let address: std::net::Ipv6Addr = "fd00:1::3".parse().unwrap();
+    let answer = Message::from_vec(&query.answer(&Decision::Addresses(vec![address.into()]))).unwrap();
+    let found: Vec<&RData> = answer.answers.iter().map(|record| &record.data).collect();
+    assert_eq!(found, [&RData::AAAA(address.into())]);
 }
 
 #[test]
@@ -109,7 +133,7 @@ fn what_does_not_fit_is_cut_and_marked() {
     ];
     for (message, transport, limit) in cases {
         let query = query(message, transport);
-        let bytes = query.answer(&Decision::Addresses(many.clone()));
+        let bytes = query.answer(&decided(&many));
         assert!(
             bytes.len() <= limit && bytes.len() > limit - 16,
             "{} of {limit}",
@@ -118,8 +142,7 @@ fn what_does_not_fit_is_cut_and_marked() {
         let answer = Message::from_vec(&bytes).unwrap();
         assert!(answer.truncation);
         assert_eq!(answer.edns.is_some(), message.edns.is_some());
-        let fits =
-            Message::from_vec(&query.answer(&Decision::Addresses(many[..answer.answers.len()].to_vec()))).unwrap();
+        let fits = Message::from_vec(&query.answer(&decided(&many[..answer.answers.len()]))).unwrap();
         assert!(!fits.truncation);
         assert_eq!(fits.answers.len(), answer.answers.len());
     }
@@ -189,7 +212,7 @@ fn only_an_answer_to_the_question_is_passed_on() {
     silent.metadata.response_code = ResponseCode::NoError;
     assert!(!query.is_answered_by(&silent.to_vec().unwrap(), 7));
     let mut long = answer("web.example.", 7, ResponseCode::NoError);
-    long.answers = addresses_of(long.queries[0].name(), &[Ipv4Addr::LOCALHOST; 100]);
+    long.answers = addresses_of(long.queries[0].name(), &[Ipv4Addr::LOCALHOST.into(); 100]);
     let passed = query.pass_on(long.to_vec().unwrap());
     let passed = Message::from_vec(&passed).unwrap();
     assert_eq!(
@@ -206,7 +229,7 @@ proptest! {
         near[at % length] ^= flip;
         for bytes in [bytes, near] {
             if let Received::Query(query) = receive(&bytes, Transport::Udp) {
-                let answer = query.answer(&Decision::Addresses(vec![Ipv4Addr::LOCALHOST; 40]));
+                let answer = query.answer(&decided(&[Ipv4Addr::LOCALHOST; 40]));
                 prop_assert!(answer.len() <= query.limit);
                 prop_assert_eq!(&answer[..2], &bytes[..2]);
                 prop_assert!(!query.is_answered_by(&bytes, 0));

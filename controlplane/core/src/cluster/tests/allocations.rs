@@ -196,10 +196,10 @@ fn what_is_declared_becomes_the_records_of_its_node() {
         ("10.0.0.3/24", allocation.mac)
     );
     assert_eq!(peer.tunnel_endpoint_ip, address(1));
-    let record = EndpointRecord::declared(service.as_ref(), &allocation);
+    let record = EndpointRecord::declared(&network, service.as_ref(), &allocation);
     assert_eq!(
         (record.service_id.as_str(), record.virtual_ip),
         (web.id.as_str(), Some(Ipv4Addr::new(10, 0, 0, 2)))
     );
-    assert!(!EndpointRecord::declared(None, &allocation).is_task());
+    assert!(!EndpointRecord::declared(&network, None, &allocation).is_task());
 }
