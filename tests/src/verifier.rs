@@ -19,10 +19,10 @@ pub struct Budget {
     pub stack: u32,
 }
 
-/// The budget of every program, under every kernel that is tested: a tenth of what kernels allow to be walked through (1,000,000),
-/// because the next kernel may walk through some times as much, and the stack that they allow.
+/// The budget of every program, under every kernel that is tested: a quarter of what kernels allow to be walked through
+/// (1,000,000), because the next kernel may walk through some times as much, and the stack that they allow.
 pub const BUDGET: Budget = Budget {
-    verified: 100_000,
+    verified: 250_000,
     jitted: 65_536,
     stack: 512,
 };
@@ -69,10 +69,11 @@ impl fmt::Display for Cost {
     }
 }
 
-/// Loads every program of an object in every way, and gives what each costs; panics with the verifier's words if it is refused.
+/// Loads every program of an object in every way, and gives what each costs; panics with the verifier's last words on each that it
+/// refuses.
 pub fn costs(object: &[u8]) -> Vec<Cost> {
     let stacks = stacks(object);
-    let mut costs = Vec::new();
+    let (mut costs, mut refusals) = (Vec::new(), Vec::new());
     for (way, level) in WAYS {
         let mut loader = EbpfLoader::new();
         loader.override_global(LOG_LEVEL, &level, false);
@@ -80,7 +81,13 @@ pub fn costs(object: &[u8]) -> Vec<Cost> {
         let mut programs: Vec<(&str, &mut Program)> = ebpf.programs_mut().collect();
         programs.sort_by_key(|(name, _)| *name);
         for (name, program) in programs {
-            let info = load(program).unwrap_or_else(|error| panic!("{name}{way}: {error:?}"));
+            let info = match load(program) {
+                Ok(info) => info,
+                Err(error) => {
+                    refusals.push(format!("{name}{way}: {}", last_words(&error)));
+                    continue;
+                }
+            };
             costs.push(Cost {
                 program: format!("{name}{way}"),
                 verified: info.verified_instruction_count(),
@@ -89,7 +96,28 @@ pub fn costs(object: &[u8]) -> Vec<Cost> {
             });
         }
     }
+    let accepted: Vec<String> = costs.iter().map(Cost::to_string).collect();
+    assert!(
+        refusals.is_empty(),
+        "the verifier refuses\n{}\nand takes\n{}",
+        refusals.join("\n"),
+        accepted.join("\n")
+    );
     costs
+}
+
+/// What the verifier said last, which tells why.
+fn last_words(error: &ProgramError) -> String {
+    const LINES: usize = 12;
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return error.to_string();
+    };
+    let log = verifier_log.to_string();
+    let lines: Vec<&str> = log.lines().collect();
+    format!(
+        "{io_error}\n  {}",
+        lines[lines.len().saturating_sub(LINES)..].join("\n  ")
+    )
 }
 
 /// Name of the programs' global that holds the level of their logs; its code is in them only from trace on, which is 5.

@@ -169,7 +169,7 @@ fn listen(words: &Receiver<String>, series: &str) -> Done<Report> {
         };
         let line = match words.recv_timeout(deadline.saturating_sub(start.elapsed())) {
             Ok(line) => line,
-            Err(error) => return Err(silent(series, current.as_ref(), error, deadline)),
+            Err(error) => return Err(silent(series, &report, current.as_ref(), error, deadline)),
         };
         let (mark, rest) = line.split_once(' ').unwrap_or((&line, ""));
         match (mark, &mut current) {
@@ -214,11 +214,24 @@ fn finish(part: Current, series: &str, well: bool) -> Part {
     }
 }
 
-fn silent(series: &str, current: Option<&Current>, error: RecvTimeoutError, deadline: Duration) -> Failure {
-    let doing = match current {
+fn silent(
+    series: &str,
+    report: &Report,
+    current: Option<&Current>,
+    error: RecvTimeoutError,
+    deadline: Duration,
+) -> Failure {
+    let mut doing = match current {
         Some(part) => format!("{}, whose last word was {:?}", part.name, part.output.last()),
         None => "nothing yet".to_owned(),
     };
+    for part in &report.parts {
+        let (tally, seconds) = (part.tally, part.took.as_secs_f64());
+        doing += &format!(
+            ", after {} ({} passed, {} failed, {seconds:.0} s)",
+            part.name, tally.passed, tally.failed
+        );
+    }
     Failure::new(match error {
         RecvTimeoutError::Timeout => {
             format!(
