@@ -19,10 +19,10 @@ pub struct Budget {
     pub stack: u32,
 }
 
-/// The budget of every program, under every kernel that is tested: a quarter of what kernels allow to be walked through
-/// (1,000,000), because the next kernel may walk through some times as much, and the stack that they allow.
+/// The budget of every program, under every kernel that is tested: less than half of what kernels allow to be walked
+/// through (1,000,000), because the next kernel may walk through twice as much, and the stack that they allow.
 pub const BUDGET: Budget = Budget {
-    verified: 250_000,
+    verified: 400_000,
     jitted: 65_536,
     stack: 512,
 };
