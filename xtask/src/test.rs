@@ -11,7 +11,7 @@ use clap::Args;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-/// Run all checks and tests: format, eBPF build, clippy, tidy, unit tests, whole-system tests.
+/// Run all checks and tests: format, eBPF build, clippy, tidy, unit tests, whole-system tests, the programs under other kernels.
 ///
 /// With names, only those parts: `fmt`, `clippy`, `tidy`, `unit` (tests of all packages), a package, the beginning of a file
 /// name in tests/tests (as `programs`, `cluster`, `docker`), or `kernels` (the programs under emulated kernels). Ends with one line, `N passed, N failed`; exits with an error if
@@ -241,7 +241,14 @@ fn conclude(steps: &[Step], tally: Tally, failed_steps: &[String]) -> Done {
 /// The steps that the named parts stand for, in the order of the whole.
 fn choose(parts: &[String], files: &[String]) -> Done<Vec<Step>> {
     if parts.is_empty() {
-        return Ok(vec![Step::Format, Step::Clippy, Step::Tidy, Step::Unit, Step::System]);
+        return Ok(vec![
+            Step::Format,
+            Step::Clippy,
+            Step::Tidy,
+            Step::Unit,
+            Step::System,
+            Step::Kernels,
+        ]);
     }
     let mut steps = Vec::new();
     let mut chosen_files = Vec::new();
@@ -328,7 +335,14 @@ mod tests {
         let steps = choose(&[], &names(&["programs"])).unwrap();
         assert_eq!(
             steps,
-            [Step::Format, Step::Clippy, Step::Tidy, Step::Unit, Step::System]
+            [
+                Step::Format,
+                Step::Clippy,
+                Step::Tidy,
+                Step::Unit,
+                Step::System,
+                Step::Kernels
+            ]
         );
     }
 
