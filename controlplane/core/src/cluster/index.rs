@@ -31,10 +31,11 @@ impl Space {
             addresses: Addresses::new(network.subnet),
             holders: BTreeMap::new(),
         };
-        space.take(network.gateway, Holder::Gateway);
+        // The gateway last, for automatic choice goes on after it.
         if let Some(beside) = network.beside_ipv6_gateway() {
             space.take(beside, Holder::Gateway);
         }
+        space.take(network.gateway, Holder::Gateway);
         space
     }
 

@@ -161,13 +161,18 @@ fn nobody_gets_the_ipv6_gateway_s_partner() {
         Some("10.1.0.0/29"),
         wish(Some("fd00:1::/64"), Some("fd00:1::3")),
     ));
-    let mut given = BTreeSet::new();
+    let mut given: BTreeSet<std::net::Ipv6Addr> = BTreeSet::new();
     for number in 0..4 {
         let held = manager.allocation(connect(number, "app", &format!("c{number}")));
         given.insert(network.ipv6_of(held.ip).unwrap());
     }
     assert!(!given.contains(&"fd00:1::3".parse().unwrap()), "{given:?}");
-    assert_eq!(given.len(), 4);
+    let first: std::net::Ipv6Addr = "fd00:1::2".parse().unwrap();
+    assert_eq!(
+        (given.len(), given.first()),
+        (4, Some(&first)),
+        "choice goes on after the gateway"
+    );
     let line = manager.refused(connect_with(9, "app", "c9", None, Some("10.1.0.3")));
     assert_eq!(
         line,
