@@ -60,7 +60,11 @@ pub(crate) async fn run(config: &Config) -> Result<(), String> {
         done.push(format!("interface {GRO_DEVICE} removed"));
     }
     if done.is_empty() {
-        done.push("nothing of weft is on this host".to_owned());
+        done.push(format!(
+            "nothing of weft is in bpf-pin-dir {} and data-dir {}",
+            config.bpf_pin_dir.display(),
+            config.data_dir.display()
+        ));
     }
     done.iter().for_each(|line| println!("{line}"));
     Ok(())
