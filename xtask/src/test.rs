@@ -11,11 +11,11 @@ use clap::Args;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-/// Run all checks and tests: format, eBPF build, clippy, tidy, unit tests, whole-system tests, the programs under other kernels.
+/// Run all checks and tests: format, eBPF build, clippy, tidy, unit tests, whole-system tests.
 ///
 /// With names, only those parts: `fmt`, `clippy`, `tidy`, `unit` (tests of all packages), a package, the beginning of a file
-/// name in tests/tests (as `programs`, `cluster`, `docker`), or `kernels` (the programs under emulated kernels). Ends with one line, `N passed, N failed`; exits with an error if
-/// anything failed or nothing ran.
+/// name in tests/tests (as `programs`, `cluster`, `docker`), or `kernels` (the programs under emulated kernels, which takes too long
+/// for every run). Ends with one line, `N passed, N failed`; exits with an error if anything failed or nothing ran.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Parts to run; all if none is named
@@ -241,14 +241,7 @@ fn conclude(steps: &[Step], tally: Tally, failed_steps: &[String]) -> Done {
 /// The steps that the named parts stand for, in the order of the whole.
 fn choose(parts: &[String], files: &[String]) -> Done<Vec<Step>> {
     if parts.is_empty() {
-        return Ok(vec![
-            Step::Format,
-            Step::Clippy,
-            Step::Tidy,
-            Step::Unit,
-            Step::System,
-            Step::Kernels,
-        ]);
+        return Ok(vec![Step::Format, Step::Clippy, Step::Tidy, Step::Unit, Step::System]);
     }
     let mut steps = Vec::new();
     let mut chosen_files = Vec::new();
@@ -335,14 +328,7 @@ mod tests {
         let steps = choose(&[], &names(&["programs"])).unwrap();
         assert_eq!(
             steps,
-            [
-                Step::Format,
-                Step::Clippy,
-                Step::Tidy,
-                Step::Unit,
-                Step::System,
-                Step::Kernels
-            ]
+            [Step::Format, Step::Clippy, Step::Tidy, Step::Unit, Step::System]
         );
     }
 
