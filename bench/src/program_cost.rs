@@ -21,7 +21,7 @@ use aya::sys::{Stats, enable_stats};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, program,
+    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, V6, mapped, program,
 };
 
 /// Test runs of each case.
@@ -173,19 +173,20 @@ fn load(options: &Options) -> Result<Ebpf> {
         Endpoint {
             ifindex: LOOPBACK,
             mac: LOCAL_MAC,
-            padding: [0; 2],
+            flags: 0,
         },
     )?;
     let peer = Peer {
-        vtep: REMOTE_VTEP.octets(),
+        vtep: mapped(REMOTE_VTEP.octets()),
         mac: REMOTE_MAC,
-        padding: [0; 2],
+        flags: 0,
     };
     put(object, abi::peer::NAME, at(REMOTE), peer)?;
-    put(object, abi::node::NAME, REMOTE_VTEP.octets(), node())?;
+    put(object, abi::node::NAME, mapped(REMOTE_VTEP.octets()), node())?;
     let service = Service {
         backend_count: 1,
         policy: abi::service::POLICY_ROUND_ROBIN,
+        affinity_seconds: 0,
     };
     put(object, abi::service::NAME, at(VIRTUAL), service)?;
     put(object, abi::backend::NAME, vip, Backend { ip: REMOTE.octets() })?;
@@ -199,6 +200,8 @@ fn attachment() -> Attachment {
         gateway: GATEWAY.octets(),
         mac: LOCAL_MAC,
         gateway_mac: GATEWAY_MAC,
+        ip6: V6::UNSPECIFIED,
+        gateway6: V6::UNSPECIFIED,
     }
 }
 
@@ -213,10 +216,12 @@ fn network() -> Network {
 
 fn node() -> Node {
     Node {
-        next_hop: REMOTE_VTEP.octets(),
-        source: VTEP.octets(),
+        next_hop: mapped(REMOTE_VTEP.octets()),
+        source: mapped(VTEP.octets()),
         ifindex: LOOPBACK,
         mtu: 1500,
+        family: abi::node::IPV4,
+        padding: 0,
     }
 }
 

@@ -167,6 +167,7 @@ async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32) -> Resu
         data_path_port: config.data_path_port,
         log_drops: config.log_level == LOG_DROPS_AT,
         force_clsact: false,
+        timeouts: weft_dataplane::abi::flow::Timeouts::DEFAULT,
     })
     .map_err(|error| error.to_string())?;
     if config.log_level == LOG_DROPS_AT

@@ -3,11 +3,12 @@
 use crate::MapDump;
 use crate::golang::Json;
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use weft_core::id::MacAddress;
 use weft_dataplane::abi::{
-    Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, MapType, Network, Node, OverlayAddress, Peer,
-    Service, answer, attachment, backend, counter, endpoint, flow, network, node, peer, service,
+    Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, MapType,
+    Network, Node, OverlayAddress, Peer, Service, V4, V6, answer, attachment, backend, counter, endpoint, flow,
+    fragment, network, node, peer, service, unmapped,
 };
 
 /// A map, decoded.
@@ -33,15 +34,23 @@ type Decode = fn(&[(Vec<u8>, Vec<u8>)]) -> Vec<Entry>;
 const DECODERS: &[(&str, Decode)] = &[
     (answer::NAME, |raw| decode(raw, answers)),
     (attachment::NAME, |raw| decode(raw, attachment)),
-    (backend::NAME, |raw| decode(raw, backend)),
+    (backend::NAME, |raw| decode(raw, backend::<V4>)),
+    (backend::NAME6, |raw| decode(raw, backend::<V6>)),
     (counter::NAME, counters),
-    (endpoint::NAME, |raw| decode(raw, endpoint)),
-    (flow::NAME, |raw| decode(raw, flow)),
+    (endpoint::NAME, |raw| decode(raw, endpoint::<V4>)),
+    (endpoint::NAME6, |raw| decode(raw, endpoint::<V6>)),
+    (flow::NAME, |raw| decode(raw, flow::<V4>)),
+    (flow::NAME6, |raw| decode(raw, flow::<V6>)),
+    (fragment::NAME, |raw| decode(raw, fragment::<V4>)),
+    (fragment::NAME6, |raw| decode(raw, fragment::<V6>)),
     (network::NAME, |raw| decode(raw, network)),
     (node::NAME, |raw| decode(raw, node)),
-    (peer::NAME, |raw| decode(raw, peer)),
-    (service::ROTATION_NAME, |raw| decode(raw, rotation)),
-    (service::NAME, |raw| decode(raw, service)),
+    (peer::NAME, |raw| decode(raw, peer::<V4>)),
+    (peer::NAME6, |raw| decode(raw, peer::<V6>)),
+    (service::ROTATION_NAME, |raw| decode(raw, rotation::<V4>)),
+    (service::ROTATION_NAME6, |raw| decode(raw, rotation::<V6>)),
+    (service::NAME, |raw| decode(raw, service::<V4>)),
+    (service::NAME6, |raw| decode(raw, service::<V6>)),
 ];
 
 /// Refuses the name of a map that does not exist, naming those that do.
@@ -142,8 +151,11 @@ fn number(value: impl Into<i128>) -> Json {
     Json::Number(value.into())
 }
 
-fn ip(address: [u8; 4]) -> String {
-    Ipv4Addr::from(address).to_string()
+fn ip<A: Ip>(address: A) -> String {
+    match unmapped(address.mapped()) {
+        Some(address) => Ipv4Addr::from(address).to_string(),
+        None => Ipv6Addr::from(address.mapped().octets()).to_string(),
+    }
 }
 
 fn mac(address: [u8; 6]) -> String {
@@ -154,17 +166,22 @@ fn attachment(ifindex: &u32, value: &Attachment) -> Entry {
     let Attachment { vni, .. } = value;
     let (address, gateway) = (ip(value.ip), ip(value.gateway));
     let (own_mac, gateway_mac) = (mac(value.mac), mac(value.gateway_mac));
-    Entry {
-        line: format!("ifindex {ifindex} -> vni {vni} {address} mac {own_mac} gateway {gateway} mac {gateway_mac}"),
-        fields: vec![
-            ("ifindex", number(*ifindex)),
-            ("vni", number(*vni)),
-            ("ip", Json::text(address)),
-            ("mac", Json::text(own_mac)),
-            ("gateway", Json::text(gateway)),
-            ("gateway_mac", Json::text(gateway_mac)),
-        ],
+    let mut line =
+        format!("ifindex {ifindex} -> vni {vni} {address} mac {own_mac} gateway {gateway} mac {gateway_mac}");
+    let mut fields = vec![
+        ("ifindex", number(*ifindex)),
+        ("vni", number(*vni)),
+        ("ip", Json::text(address)),
+        ("mac", Json::text(own_mac)),
+        ("gateway", Json::text(gateway)),
+        ("gateway_mac", Json::text(gateway_mac)),
+    ];
+    if value.ip6 != V6::UNSPECIFIED {
+        let (address, gateway) = (ip(value.ip6), ip(value.gateway6));
+        let _ = write!(line, " ip6 {address} gateway {gateway}");
+        fields.extend([("ip6", Json::text(address)), ("gateway6", Json::text(gateway))]);
     }
+    Entry { line, fields }
 }
 
 fn network(vni: &u32, value: &Network) -> Entry {
@@ -180,12 +197,12 @@ fn network(vni: &u32, value: &Network) -> Entry {
     }
 }
 
-fn endpoint(key: &OverlayAddress, value: &Endpoint) -> Entry {
+fn endpoint<A: Ip>(key: &OverlayAddress<A>, value: &Endpoint) -> Entry {
     let (address, own_mac) = (ip(key.ip), mac(value.mac));
     Entry {
-        line: format!("vni {} {address} -> ifindex {} mac {own_mac}", key.vni, value.ifindex),
+        line: format!("vni {} {address} -> ifindex {} mac {own_mac}", key.vni(), value.ifindex),
         fields: vec![
-            ("vni", number(key.vni)),
+            ("vni", number(key.vni())),
             ("ip", Json::text(address)),
             ("ifindex", number(value.ifindex)),
             ("mac", Json::text(own_mac)),
@@ -193,12 +210,12 @@ fn endpoint(key: &OverlayAddress, value: &Endpoint) -> Entry {
     }
 }
 
-fn peer(key: &OverlayAddress, value: &Peer) -> Entry {
+fn peer<A: Ip>(key: &OverlayAddress<A>, value: &Peer) -> Entry {
     let (address, vtep, own_mac) = (ip(key.ip), ip(value.vtep), mac(value.mac));
     Entry {
-        line: format!("vni {} {address} -> vtep {vtep} mac {own_mac}", key.vni),
+        line: format!("vni {} {address} -> vtep {vtep} mac {own_mac}", key.vni()),
         fields: vec![
-            ("vni", number(key.vni)),
+            ("vni", number(key.vni())),
             ("ip", Json::text(address)),
             ("vtep", Json::text(vtep)),
             ("mac", Json::text(own_mac)),
@@ -206,7 +223,7 @@ fn peer(key: &OverlayAddress, value: &Peer) -> Entry {
     }
 }
 
-fn node(vtep: &[u8; 4], value: &Node) -> Entry {
+fn node(vtep: &V6, value: &Node) -> Entry {
     let (vtep, next_hop, source) = (ip(*vtep), ip(value.next_hop), ip(value.source));
     let Node { ifindex, mtu, .. } = value;
     Entry {
@@ -221,19 +238,22 @@ fn node(vtep: &[u8; 4], value: &Node) -> Entry {
     }
 }
 
-fn service(key: &OverlayAddress, value: &Service) -> Entry {
+fn service<A: Ip>(key: &OverlayAddress<A>, value: &Service) -> Entry {
     let vip = ip(key.ip);
     let policy = match value.policy {
         service::POLICY_ROUND_ROBIN => "round-robin".to_owned(),
+        service::POLICY_MAGLEV => "maglev".to_owned(),
+        service::POLICY_LEAST_CONNECTIONS => "least-connections".to_owned(),
         unknown => format!("unknown policy {unknown}"),
     };
     Entry {
         line: format!(
             "vni {} vip {vip} -> {} backends, {policy}",
-            key.vni, value.backend_count
+            key.vni(),
+            value.backend_count
         ),
         fields: vec![
-            ("vni", number(key.vni)),
+            ("vni", number(key.vni())),
             ("vip", Json::text(vip)),
             ("backend_count", number(value.backend_count)),
             ("policy", Json::text(policy)),
@@ -249,19 +269,19 @@ fn answers(ifindex: &u32, paid_until_ns: &u64) -> Entry {
     }
 }
 
-fn rotation(key: &OverlayAddress, balanced: &u32) -> Entry {
+fn rotation<A: Ip>(key: &OverlayAddress<A>, balanced: &u32) -> Entry {
     let vip = ip(key.ip);
     Entry {
-        line: format!("vni {} vip {vip} -> {balanced} connections balanced", key.vni),
+        line: format!("vni {} vip {vip} -> {balanced} connections balanced", key.vni()),
         fields: vec![
-            ("vni", number(key.vni)),
+            ("vni", number(key.vni())),
             ("vip", Json::text(vip)),
             ("balanced", number(*balanced)),
         ],
     }
 }
 
-fn backend(key: &BackendKey, value: &Backend) -> Entry {
+fn backend<A: Ip>(key: &BackendKey<A>, value: &Backend<A>) -> Entry {
     let (vip, address) = (ip(key.vip), ip(value.ip));
     Entry {
         line: format!("vni {} vip {vip} slot {} -> {address}", key.vni, key.slot),
@@ -274,8 +294,9 @@ fn backend(key: &BackendKey, value: &Backend) -> Entry {
     }
 }
 
-fn flow(key: &FlowKey, value: &Flow) -> Entry {
-    let protocol = match key.protocol {
+/// Protocol, source and destination of a flow.
+fn conversation<A: Ip>(key: &FlowKey<A>) -> (String, [(&'static str, Json); 6]) {
+    let protocol = match key.network & 0xff {
         6 => "tcp".to_owned(),
         17 => "udp".to_owned(),
         other => other.to_string(),
@@ -285,29 +306,100 @@ fn flow(key: &FlowKey, value: &Flow) -> Entry {
         u16::from_be_bytes(key.destination_port),
     );
     let (from, to) = (ip(key.source), ip(key.destination));
+    let line = format!(
+        "vni {} {protocol} {} to {}",
+        key.vni(),
+        with_port(&from, from_port),
+        with_port(&to, to_port)
+    );
+    let fields = [
+        ("vni", number(key.vni())),
+        ("protocol", Json::text(protocol)),
+        ("source", Json::text(from)),
+        ("source_port", number(from_port)),
+        ("destination", Json::text(to)),
+        ("destination_port", number(to_port)),
+    ];
+    (line, fields)
+}
+
+/// An address with its port, as URLs have it (RFC 3986 section 3.2.2).
+fn with_port(address: &str, port: u16) -> String {
+    if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    }
+}
+
+fn flow<A: Ip>(key: &FlowKey<A>, value: &Flow<A>) -> Entry {
+    let (line, conversation) = conversation(key);
+    let (new_from_port, new_to_port) = (
+        u16::from_be_bytes(value.source_port),
+        u16::from_be_bytes(value.destination_port),
+    );
     let (new_from, new_to) = (ip(value.source), ip(value.destination));
-    let (reply, closing) = (value.flags & flow::REPLY != 0, value.flags & flow::CLOSING != 0);
-    let seconds = value.last_seen_ns / 1_000_000_000;
-    let milliseconds = value.last_seen_ns / 1_000_000 % 1000;
+    let reply = value.flags & flow::REPLY != 0;
+    let state = state(key.is_tcp(), value.flags);
+    let last_seen_ms = u64::from(value.last_seen) * (1 << flow::TICK_SHIFT) / 1_000_000;
+    let mut fields = conversation.to_vec();
+    fields.extend([
+        ("new_source", Json::text(&new_from)),
+        ("new_source_port", number(new_from_port)),
+        ("new_destination", Json::text(&new_to)),
+        ("new_destination_port", number(new_to_port)),
+        ("reply", Json::Bool(reply)),
+        ("direct", Json::Bool(value.flags & flow::DIRECT != 0)),
+        ("state", Json::text(state)),
+        ("last_seen_ms", number(last_seen_ms)),
+    ]);
     Entry {
         line: format!(
-            "vni {} {protocol} {from}:{from_port} to {to}:{to_port} -> {new_from} to {new_to}{}{}, last seen {seconds}.{milliseconds:03} s after boot",
-            key.vni,
+            "{line} -> {} to {}{}, {state}, last seen {}.{:03} s after boot",
+            with_port(&new_from, new_from_port),
+            with_port(&new_to, new_to_port),
             if reply { ", reply" } else { "" },
-            if closing { ", closing" } else { "" },
+            last_seen_ms / 1000,
+            last_seen_ms % 1000,
+        ),
+        fields,
+    }
+}
+
+/// The state of a balanced connection, in the words of connection tracking.
+fn state(tcp: bool, flags: u32) -> &'static str {
+    let answered = flags & flow::ANSWERED != 0;
+    if !tcp {
+        return if answered { "answered" } else { "unanswered" };
+    }
+    if flags & flow::RESET != 0 {
+        "reset"
+    } else if flags & (flow::CLIENT_FINISHED | flow::BACKEND_FINISHED) != 0 {
+        "finished"
+    } else if flags & flow::ESTABLISHED != 0 {
+        "established"
+    } else {
+        "opening"
+    }
+}
+
+fn fragment<A: Ip>(key: &FragmentKey<A>, ports: &FragmentPorts) -> Entry {
+    let (from, to) = (ip(key.source), ip(key.destination));
+    let (from_port, to_port) = (u16::from_be_bytes(ports.source), u16::from_be_bytes(ports.destination));
+    let (vni, protocol) = (key.network >> 8, key.network & 0xff);
+    Entry {
+        line: format!(
+            "vni {vni} protocol {protocol} {from} to {to} packet {:08x} -> ports {from_port} to {to_port}",
+            key.identification
         ),
         fields: vec![
-            ("vni", number(key.vni)),
-            ("protocol", Json::text(protocol)),
+            ("vni", number(vni)),
+            ("protocol", number(protocol)),
             ("source", Json::text(from)),
-            ("source_port", number(from_port)),
             ("destination", Json::text(to)),
+            ("identification", number(key.identification)),
+            ("source_port", number(from_port)),
             ("destination_port", number(to_port)),
-            ("new_source", Json::text(new_from)),
-            ("new_destination", Json::text(new_to)),
-            ("reply", Json::Bool(reply)),
-            ("closing", Json::Bool(closing)),
-            ("last_seen_ns", number(value.last_seen_ns)),
         ],
     }
 }

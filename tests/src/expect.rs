@@ -2,7 +2,8 @@
 
 use crate::packet::{Datagram, Mac, Payload, Tunnel};
 use crate::programs::{ALICE, Action, GATEWAY, Lab, Outcome, UPLINK, VNI, VTEP};
-use weft_dataplane::abi::{Counter, Flow, FlowKey, VXLAN_PORT, flow};
+use weft_dataplane::abi::flow::Timeouts;
+use weft_dataplane::abi::{Counter, Flow, FlowKey, VXLAN_PORT};
 use weft_dataplane::packet::{Header, Ipv4, checksum};
 
 /// The kernel refuses to run a program on an IPv4 frame that is shorter than the IP header.
@@ -50,6 +51,7 @@ pub fn encapsulated(inner: &Datagram, got: &Outcome, vtep: [u8; 4]) -> Vec<u8> {
         flags: 0x08,
         vni: VNI,
         options: Vec::new(),
+        tos: inner.tos & 3,
     };
     let mut bytes = outer.around(&inner.bytes());
     // The builder's identification, which the program does not use.
@@ -71,18 +73,13 @@ pub fn sent(outcome: Outcome, inner: Datagram, counted: &[Counter]) {
     outcome.is(Action::Redirect, counted).packet_is(&expected);
 }
 
-/// Makes all flows look as if their last packet had come when the machine started. It must have been up for longer than a UDP flow may
-/// be idle.
+/// Makes all flows look as if their last packet had come longer ago than a UDP flow may be idle.
 pub fn age_flows(lab: &Lab) {
     let map = aya::maps::MapData::from_pin(lab.dataplane.pin_of("flows")).expect("the pinned map");
     let mut map: aya::maps::HashMap<_, FlowKey, Flow> =
-        aya::maps::Map::LruHashMap(map).try_into().expect("the pinned map");
-    for (key, mut flow) in lab.flows().into_iter().filter(|(_, flow)| flow.last_seen_ns != 0) {
-        assert!(
-            flow.last_seen_ns > flow::UDP_IDLE_NS,
-            "this machine started less than five minutes ago"
-        );
-        flow.last_seen_ns = 0;
+        aya::maps::Map::HashMap(map).try_into().expect("the pinned map");
+    for (key, mut flow) in lab.flows() {
+        flow.last_seen = flow.last_seen.wrapping_sub(Timeouts::DEFAULT.udp_answered + 1);
         map.insert(key, flow, 0).expect("the pinned map");
     }
 }

@@ -37,6 +37,8 @@ pub struct Datagram {
     pub options: Vec<u8>,
     /// Time to live.
     pub ttl: u8,
+    /// Differentiated services and congestion notification.
+    pub tos: u8,
     /// What it carries.
     pub payload: Payload,
 }
@@ -50,6 +52,7 @@ impl Datagram {
             fragment: ipv4::DONT_FRAGMENT,
             options: Vec::new(),
             ttl: 64,
+            tos: 0,
             payload,
         }
     }
@@ -87,7 +90,7 @@ impl Datagram {
         let start = frame.len();
         let header = Ipv4 {
             version_ihl: [0x40 | (header_length / 4) as u8],
-            tos: [0],
+            tos: [self.tos],
             total_length: ((header_length + payload.len()) as u16).to_be_bytes(),
             identification: [0x12, 0x34],
             fragment: self.fragment.to_be_bytes(),
@@ -121,6 +124,8 @@ pub struct Tunnel {
     pub vni: u32,
     /// Outer IPv4 options.
     pub options: Vec<u8>,
+    /// Outer differentiated services and congestion notification.
+    pub tos: u8,
 }
 
 impl Tunnel {
@@ -134,6 +139,7 @@ impl Tunnel {
         let payload = Payload::UdpWithoutChecksum(self.ports.0, self.ports.1, data);
         let mut outer = Datagram::new((self.macs.0, self.ips.0), (self.macs.1, self.ips.1), payload);
         outer.options.clone_from(&self.options);
+        outer.tos = self.tos;
         outer.bytes()
     }
 }

@@ -8,7 +8,7 @@ use weft::dataplane::{Config, Dataplane, Hook};
 use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_dataplane::abi::{
     Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, MapType, Network, Node, OverlayAddress, Peer,
-    Service, VXLAN_PORT, flow,
+    Service, V6, VXLAN_PORT, flow, mapped, node, peer,
 };
 
 /// The object that `cargo xtask build-ebpf` leaves.
@@ -34,6 +34,7 @@ pub fn config() -> Config {
         data_path_port: VXLAN_PORT,
         log_drops: false,
         force_clsact: false,
+        timeouts: weft_dataplane::abi::flow::Timeouts::DEFAULT,
     }
 }
 
@@ -209,7 +210,7 @@ impl Lab {
                 Endpoint {
                     ifindex,
                     mac,
-                    padding: [0; 2],
+                    flags: backend_flag(ip),
                 },
             ));
             entries.push(Entry::Attachment(
@@ -220,6 +221,8 @@ impl Lab {
                     gateway: GATEWAY.1,
                     mac,
                     gateway_mac: GATEWAY.0,
+                    ip6: V6::UNSPECIFIED,
+                    gateway6: V6::UNSPECIFIED,
                 },
             ));
         }
@@ -227,19 +230,21 @@ impl Lab {
             entries.push(Entry::Peer(
                 at(ip),
                 Peer {
-                    vtep,
+                    vtep: mapped(vtep),
                     mac,
-                    padding: [0; 2],
+                    flags: backend_flag(ip),
                 },
             ));
         }
         entries.push(Entry::Node(
-            VTEP.1,
+            mapped(VTEP.1),
             Node {
-                next_hop: VTEP.1,
-                source: UPLINK.1,
+                next_hop: mapped(VTEP.1),
+                source: mapped(UPLINK.1),
                 ifindex: self.uplink,
                 mtu: MTU,
+                family: node::IPV4,
+                padding: 0,
             },
         ));
         let mut steps: Vec<Step> = entries.into_iter().map(Step::Put).collect();
@@ -349,6 +354,7 @@ pub fn service(vip: Ip, backends: &[Ip]) -> Vec<Step> {
         Service {
             backend_count: backends.len() as u32,
             policy: 0,
+            affinity_seconds: 0,
         },
     )));
     steps
@@ -357,14 +363,25 @@ pub fn service(vip: Ip, backends: &[Ip]) -> Vec<Step> {
 /// The step that gives the way to [`VTEP`] another MTU. The interface is of any node: the program only hands the packet to it.
 pub fn narrow(mtu: u32) -> Step {
     Step::Put(Entry::Node(
-        VTEP.1,
+        mapped(VTEP.1),
         Node {
-            next_hop: VTEP.1,
-            source: UPLINK.1,
+            next_hop: mapped(VTEP.1),
+            source: mapped(UPLINK.1),
             ifindex: 1,
             mtu,
+            family: node::IPV4,
+            padding: 0,
         },
     ))
+}
+
+/// The mark of those that stand behind one of the virtual IPs.
+fn backend_flag(ip: Ip) -> u16 {
+    if [ALICE.1, BOB.1, CAROL.1, DAVE.1].contains(&ip) {
+        peer::BACKEND
+    } else {
+        0
+    }
 }
 
 /// The step that takes a peer away.
@@ -381,18 +398,19 @@ pub fn from_vtep() -> Tunnel {
         flags: 0x08,
         vni: VNI,
         options: Vec::new(),
+        tos: 0,
     }
 }
 
 /// The key of a connection's packets in one direction.
 pub fn flow_key(protocol: u8, source: (Ip, u16), destination: (Ip, u16)) -> FlowKey {
     FlowKey {
-        vni: VNI,
+        network: flow::network(VNI, protocol),
         source: source.0,
         destination: destination.0,
         source_port: source.1.to_be_bytes(),
         destination_port: destination.1.to_be_bytes(),
-        protocol: u32::from(protocol),
+        reserved: flow::RESERVED,
     }
 }
 

@@ -22,7 +22,9 @@ use std::path::Path;
 use weft::dataplane::Hook;
 use weft_core::reconcile::{self, Step};
 use weft_core::wanted::MapContents;
-use weft_dataplane::abi::{Counter, Flow, FlowKey, OverlayAddress, answer, flow, service};
+use weft_dataplane::abi::{
+    Counter, Flow, FlowKey, FragmentKey, FragmentPorts, OverlayAddress, answer, flow, fragment, service,
+};
 use weft_dataplane::packet::ipv4;
 
 type Ip = [u8; 4];
@@ -363,11 +365,11 @@ fn connections(lab: &Lab) -> BTreeSet<String> {
         .map(|(key, flow)| {
             let (source_port, destination_port) = (port(key.source_port), port(key.destination_port));
             entry(
-                key.protocol as u8,
+                key.network as u8,
                 (key.source, source_port),
                 (key.destination, destination_port),
-                (flow.source, source_port),
-                (flow.destination, destination_port),
+                (flow.source, port(flow.source_port)),
+                (flow.destination, port(flow.destination_port)),
             )
         })
         .collect()
@@ -403,6 +405,7 @@ pub fn put_back(lab: &mut Lab, initial: &MapContents) {
     let present = lab.dataplane.present().unwrap_or_else(|error| panic!("{error}"));
     lab.apply(&reconcile::steps(initial, &present));
     clear::<FlowKey, Flow>(&lab.dataplane.pin_of(flow::NAME));
+    clear::<FragmentKey, FragmentPorts>(&lab.dataplane.pin_of(fragment::NAME));
     clear::<OverlayAddress, u32>(&lab.dataplane.pin_of(service::ROTATION_NAME));
     clear::<u32, u64>(&lab.dataplane.pin_of(answer::NAME));
 }

@@ -277,7 +277,8 @@ impl Drop for Chat {
 pub fn udp_ask(from: &impl Place, to: SocketAddr, size: usize) -> Result<Vec<u8>, String> {
     from.enter(|| {
         let text = |error: io::Error| format!("UDP to {to}: {error}");
-        let socket = UdpSocket::bind("0.0.0.0:0").map_err(text)?;
+        let any = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = UdpSocket::bind(any).map_err(text)?;
         socket.connect(to).map_err(text)?;
         socket.set_read_timeout(Some(RETRY)).map_err(text)?;
         let question: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use weft_core::reconcile::{Entry, Step};
-use weft_dataplane::abi::{Counter, Node, answer};
+use weft_dataplane::abi::{Counter, Node, answer, mapped, node};
 use weft_dataplane::packet::transport::{ACK, FIN, RST, SYN};
 use weft_dataplane::packet::{checksum, ipv4};
 use weft_tests::expect::*;
@@ -73,12 +73,14 @@ fn was_reset(outcome: Outcome, reason: Counter, expected: &[u8]) {
 /// The way to Carol has the MTU [`PATH`].
 fn narrow(lab: &mut Lab) {
     let node = Node {
-        next_hop: VTEP.1,
-        source: UPLINK.1,
+        next_hop: mapped(VTEP.1),
+        source: mapped(UPLINK.1),
         ifindex: lab.uplink,
         mtu: PATH,
+        family: node::IPV4,
+        padding: 0,
     };
-    lab.apply(&[Step::Put(Entry::Node(VTEP.1, node))]);
+    lab.apply(&[Step::Put(Entry::Node(mapped(VTEP.1), node))]);
 }
 
 #[test]

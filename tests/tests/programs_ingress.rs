@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use weft_dataplane::abi::Counter;
-use weft_dataplane::abi::flow::CLOSING;
+use weft_dataplane::abi::flow::BACKEND_FINISHED;
 use weft_dataplane::packet::transport::{ACK, FIN, RST, SYN};
-use weft_dataplane::packet::{Arp, Header, Ipv4, Udp, Vxlan, arp, ethernet, ipv4};
+use weft_dataplane::packet::{Arp, Header, Ipv4, Udp, Vxlan, arp, ethernet, ipv4, vxlan};
 use weft_tests::packet::{Datagram, Payload, Tunnel, arp_bytes, ethernet_bytes};
 use weft_tests::programs::{
     ALICE, Action, BOB, CAROL, DAVE, EVE, FOREIGN_VNI, GATEWAY, Lab, NOBODY, UPLINK, VIP, VTEP, from_vtep, service,
@@ -48,7 +48,7 @@ fn inner_options_and_fragments_are_delivered() {
     let lab = Lab::new();
     for frame in [
         from_carol(Payload::Udp(1, 2, vec![1])).with_options(&[1; 8]),
-        from_carol(Payload::Raw(ipv4::UDP, vec![1; 3])).with_fragment(ipv4::MORE_FRAGMENTS),
+        from_carol(Payload::Raw(ipv4::UDP, vec![1; 8])).with_fragment(ipv4::MORE_FRAGMENTS),
         from_carol(Payload::Raw(ipv4::TCP, vec![1; 3])).with_fragment(99),
     ] {
         lab.from_underlay(&from_vtep().around(&frame.bytes()))
@@ -171,13 +171,12 @@ fn outer_options_are_dropped() {
 }
 
 #[test]
-fn inner_arp_and_ipv6_are_dropped() {
+fn inner_arp_and_other_protocols_are_dropped() {
     let lab = Lab::new();
     let mut version_6 = from_carol(Payload::Echo(1)).bytes();
     version_6[14] = 0x65;
     for frame in [
         arp_bytes((CAROL.0, BROADCAST), &Arp::new(arp::REQUEST, CAROL, ([0; 6], ALICE.1))),
-        [ethernet_bytes((CAROL.0, ALICE.0), ethernet::IPV6), vec![0x60; 60]].concat(),
         ethernet_bytes((CAROL.0, ALICE.0), [0x81, 0x00]),
         version_6,
     ] {
@@ -258,7 +257,10 @@ fn a_fin_of_the_backend_ends_the_connection_too() {
         .is(Action::Redirect, &[Counter::Delivered])
         .packet_is(&end.with_ips(VIP, ALICE.1).bytes());
     let flows = lab.flows();
-    assert!(flows.values().all(|flow| flow.flags & CLOSING != 0), "{flows:?}");
+    assert!(
+        flows.values().all(|flow| flow.flags & BACKEND_FINISHED != 0),
+        "{flows:?}"
+    );
 }
 
 #[test]
@@ -277,15 +279,28 @@ fn a_late_fin_of_the_old_backend_does_not_bring_it_back() {
 }
 
 #[test]
-fn a_direct_connection_from_the_same_port_is_not_translated() {
+fn a_direct_connection_from_the_port_of_a_balanced_one_gets_another() {
     let lab = Lab::new();
     lab.from_alice(&tcp_to_vip(VIP, SYN).bytes());
     let direct = Datagram::new(ALICE, CAROL, Payload::Tcp(CLIENT_PORT, SERVER_PORT, SYN, vec![]));
-    sent(lab.from_alice(&direct.bytes()), direct, &[Counter::Encapsulated]);
+    let outcome = lab.from_alice(&direct.bytes());
+    let inner_port = 14 + vxlan::OVERHEAD + Ipv4::LENGTH;
+    let port = u16::from_be_bytes([outcome.packet[inner_port], outcome.packet[inner_port + 1]]);
+    assert_ne!(port, CLIENT_PORT, "two connections between the same ports");
+    let as_seen = Datagram::new(ALICE, CAROL, Payload::Tcp(port, SERVER_PORT, SYN, vec![]));
+    sent(outcome, as_seen, &[Counter::Encapsulated]);
+    let delivered = |port| {
+        let answer = from_carol(Payload::Tcp(SERVER_PORT, port, SYN | ACK, vec![]));
+        lab.from_underlay(&from_vtep().around(&answer.bytes()))
+            .is(Action::Redirect, &[Counter::Delivered])
+    };
     let answer = from_carol(Payload::Tcp(SERVER_PORT, CLIENT_PORT, SYN | ACK, vec![]));
-    lab.from_underlay(&from_vtep().around(&answer.bytes()))
-        .is(Action::Redirect, &[Counter::Delivered])
-        .packet_is(&answer.bytes());
+    delivered(port).packet_is(&answer.bytes());
+    delivered(CLIENT_PORT).packet_is(&answer.with_ips(VIP, ALICE.1).bytes());
+    // What follows goes the same way.
+    let more = Datagram::new(ALICE, CAROL, Payload::Tcp(CLIENT_PORT, SERVER_PORT, ACK, vec![1]));
+    let as_seen = Datagram::new(ALICE, CAROL, Payload::Tcp(port, SERVER_PORT, ACK, vec![1]));
+    sent(lab.from_alice(&more.bytes()), as_seen, &[Counter::Encapsulated]);
 }
 
 #[test]
@@ -307,6 +322,6 @@ fn an_answer_after_a_long_silence_is_not_translated() {
     age_flows(&lab);
     let answer = from_carol(Payload::Udp(53, 1, vec![1]));
     lab.from_underlay(&from_vtep().around(&answer.bytes()))
-        .is(Action::Redirect, &[Counter::Delivered])
+        .is(Action::Redirect, &[Counter::FlowExpired, Counter::Delivered])
         .packet_is(&answer.bytes());
 }

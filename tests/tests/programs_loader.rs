@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use weft::dataplane::{AttachMode, Config, Dataplane, Hook, Removed, clean_up};
 use weft_core::reconcile::{Entry, EntryKey, Step};
-use weft_dataplane::abi::{ABI_MARK, ABI_VERSION, Attachment, Counter, Network, attachment};
+use weft_dataplane::abi::{ABI_MARK, ABI_VERSION, Attachment, Counter, Network, V6, attachment};
 use weft_tests::namespace::{Namespace, eventually, run, unique};
 use weft_tests::packet::{Datagram, Payload};
 use weft_tests::programs::{ALICE, CAROL, GATEWAY, Lab, Loaded, NOBODY, VIP, VNI, config, object};
@@ -266,6 +266,8 @@ fn a_full_map_is_named_with_its_limit_and_the_other_steps_are_done() {
         gateway: GATEWAY.1,
         mac: ALICE.0,
         gateway_mac: GATEWAY.0,
+        ip6: V6::UNSPECIFIED,
+        gateway6: V6::UNSPECIFIED,
     };
     let mut steps: Vec<Step> = (1..=attachment::MAX_ENTRIES + 2)
         .map(|ifindex| Step::Put(Entry::Attachment(ifindex, attachment)))
@@ -304,12 +306,20 @@ fn maps_are_dumped_and_summed_up() {
         ("attachments", 2),
         ("networks", 1),
         ("endpoints", 2),
+        ("endpoints6", 0),
         ("peers", 3),
+        ("peers6", 0),
         ("nodes", 1),
         ("services", 3),
+        ("services6", 0),
         ("backends", 4),
+        ("backends6", 0),
         ("rotations", 1),
+        ("rotations6", 0),
         ("flows", 2),
+        ("flows6", 0),
+        ("fragments", 0),
+        ("fragments6", 0),
         ("answers", 0),
         ("counters", Counter::ALL.len() as u64),
     ];
@@ -322,7 +332,7 @@ fn maps_are_dumped_and_summed_up() {
     assert_eq!(sent, (0_u32.to_ne_bytes().to_vec(), 2_u64.to_ne_bytes().to_vec()));
     assert_eq!(
         lab.dataplane.dump("flow").unwrap_err().to_string(),
-        "no map is named \"flow\": there are attachments, networks, endpoints, peers, nodes, services, backends, rotations, flows, answers, counters"
+        "no map is named \"flow\": there are attachments, networks, endpoints, endpoints6, peers, peers6, nodes, services, services6, backends, backends6, rotations, rotations6, flows, flows6, fragments, fragments6, answers, counters"
     );
 }
 
@@ -423,10 +433,7 @@ fn what_the_verifier_refuses_is_told_in_its_own_words() {
         bytes[text..text + 8].copy_from_slice(&[0xbf, 0x90, 0, 0, 0, 0, 0, 0]);
     });
     let refusal = object.refusal();
-    assert!(
-        refusal.contains("the kernel's verifier refused program overlay_"),
-        "{refusal}"
-    );
+    assert!(refusal.contains("the kernel's verifier refused program "), "{refusal}");
     assert!(
         refusal.ends_with("R9 !read_ok (Permission denied (os error 13)); `--log-level debug` shows its whole log"),
         "{refusal}"

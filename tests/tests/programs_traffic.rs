@@ -1,11 +1,12 @@
 //! Real traffic through the programs, on hosts and containers that are wired by hand.
 #![allow(clippy::unwrap_used)]
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use weft::dataplane::Hook;
 use weft_core::reconcile::{Entry, Step};
 use weft_dataplane::abi::{
-    Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, VXLAN_PORT,
+    Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, V6, VXLAN_PORT, mapped,
+    node,
 };
 use weft_tests::namespace::{Namespace, run};
 use weft_tests::programs::{Loaded, config};
@@ -56,8 +57,19 @@ impl Container {
         );
         host.ip(&format!("link set v{number} up"));
         namespace.ip(&format!("addr add {}/24 dev eth0", Ipv4Addr::from(ip)));
+        namespace.enter(|| {
+            std::fs::write("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "0").expect("a kernel with IPv6");
+        });
+        namespace.ip(&format!(
+            "addr add {}/64 dev eth0 nodad",
+            Ipv6Addr::from(ip6(ip).octets())
+        ));
         namespace.ip("link set eth0 up");
         Container { namespace, mac, ip }
+    }
+
+    fn socket6(&self, port: u16) -> SocketAddr {
+        (Ipv6Addr::from(ip6(self.ip).octets()), port).into()
     }
 
     fn address(&self) -> Ipv4Addr {
@@ -120,7 +132,7 @@ impl Host {
                 Endpoint {
                     ifindex,
                     mac: container.mac,
-                    padding: [0; 2],
+                    flags: 0,
                 },
             ),
             Entry::Attachment(
@@ -131,6 +143,16 @@ impl Host {
                     gateway: GATEWAY.1,
                     mac: container.mac,
                     gateway_mac: GATEWAY.0,
+                    ip6: ip6(container.ip),
+                    gateway6: ip6(GATEWAY.1),
+                },
+            ),
+            Entry::Endpoint6(
+                OverlayAddress::new(VNI, ip6(container.ip)),
+                Endpoint {
+                    ifindex,
+                    mac: container.mac,
+                    flags: 0,
                 },
             ),
         ]);
@@ -139,7 +161,12 @@ impl Host {
 
     fn add_peer(&mut self, container: &Container, vtep: [u8; 4]) {
         let ifindex = self.namespace.ifindex("uplink");
-        let source = self.address;
+        let (vtep, source) = (mapped(vtep), mapped(self.address));
+        let peer = Peer {
+            vtep,
+            mac: container.mac,
+            flags: 0,
+        };
         self.put(&[
             Entry::Node(
                 vtep,
@@ -148,38 +175,35 @@ impl Host {
                     source,
                     ifindex,
                     mtu: UNDERLAY_MTU,
+                    family: node::IPV4,
+                    padding: 0,
                 },
             ),
-            Entry::Peer(
-                at(container.ip),
-                Peer {
-                    vtep,
-                    mac: container.mac,
-                    padding: [0; 2],
-                },
-            ),
+            Entry::Peer(at(container.ip), peer),
+            Entry::Peer6(OverlayAddress::new(VNI, ip6(container.ip)), peer),
         ]);
     }
 
+    /// A virtual IP of each family.
     fn add_service(&mut self, vip: [u8; 4], backends: &[[u8; 4]]) {
-        let slot = |(slot, ip): (usize, &[u8; 4])| {
-            Entry::Backend(
-                BackendKey {
-                    vni: VNI,
-                    vip,
-                    slot: slot as u32,
-                },
-                Backend { ip: *ip },
-            )
+        let mut entries = Vec::new();
+        for (slot, ip) in (0..).zip(backends) {
+            let key = BackendKey { vip, vni: VNI, slot };
+            let key6 = BackendKey {
+                vip: ip6(vip),
+                vni: VNI,
+                slot,
+            };
+            entries.push(Entry::Backend(key, Backend { ip: *ip }));
+            entries.push(Entry::Backend6(key6, Backend { ip: ip6(*ip) }));
+        }
+        let service = Service {
+            backend_count: backends.len() as u32,
+            policy: 0,
+            affinity_seconds: 0,
         };
-        let mut entries: Vec<Entry> = backends.iter().enumerate().map(slot).collect();
-        entries.push(Entry::Service(
-            at(vip),
-            Service {
-                backend_count: backends.len() as u32,
-                policy: 0,
-            },
-        ));
+        entries.push(Entry::Service(at(vip), service));
+        entries.push(Entry::Service6(OverlayAddress::new(VNI, ip6(vip)), service));
         self.put(&entries);
     }
 
@@ -195,6 +219,11 @@ impl Host {
 
 const fn at(ip: [u8; 4]) -> OverlayAddress {
     OverlayAddress { vni: VNI, ip }
+}
+
+/// The IPv6 address that a station has beside its IPv4 address.
+fn ip6([a, b, c, d]: [u8; 4]) -> V6 {
+    V6::new([0xfd, a, b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, c, d])
 }
 
 const UNDERLAY: [[u8; 4]; 2] = [[192, 168, 77, 1], [192, 168, 77, 2]];
@@ -282,6 +311,57 @@ fn two_nodes_carry_all_kinds_of_traffic() {
         second.add_peer(&neighbour, UNDERLAY[0]);
         all_kinds_of_traffic(&[&first, &second], &alice, &bob);
         all_kinds_of_traffic(&[&first, &second], &alice, &neighbour);
+    }
+}
+
+fn all_kinds_of_ipv6_traffic(hosts: &[&Host], from: &Container, to: &Container, address: [u8; 4]) {
+    let socket = |port| SocketAddr::from((Ipv6Addr::from(ip6(address).octets()), port));
+    let seen = check(
+        tcp_both_ways(
+            &to.namespace,
+            to.socket6(8006),
+            &from.namespace,
+            socket(8006),
+            TEN_MEGABYTES,
+        ),
+        hosts,
+    );
+    assert_eq!(seen.ip(), from.socket6(0).ip());
+    let _echo = UdpEcho::start(&to.namespace, to.socket6(9006), b"echo6");
+    for size in [1, 1200, 8000] {
+        assert_eq!(
+            check(udp_ask(&from.namespace, socket(9006), size), hosts),
+            b"echo6",
+            "{size} bytes"
+        );
+    }
+}
+
+#[test]
+fn two_nodes_carry_ipv6_inside_also_through_a_virtual_ip() {
+    for clsact in [false, true] {
+        let (first, second) = two_hosts();
+        let mut first = Host::new(first, UNDERLAY[0], clsact);
+        let mut second = Host::new(second, UNDERLAY[1], clsact);
+        let (alice, bob) = (
+            Container::new(&first.namespace, 2),
+            Container::new(&second.namespace, 3),
+        );
+        let neighbour = Container::new(&first.namespace, 4);
+        first.add_endpoint(&alice);
+        first.add_endpoint(&neighbour);
+        second.add_endpoint(&bob);
+        first.add_peer(&bob, UNDERLAY[1]);
+        second.add_peer(&alice, UNDERLAY[0]);
+        let (remote_vip, local_vip) = ([10, 9, 0, 100], [10, 9, 0, 101]);
+        first.add_service(remote_vip, &[bob.ip]);
+        first.add_service(local_vip, &[neighbour.ip]);
+        let hosts = [&first, &second];
+        all_kinds_of_ipv6_traffic(&hosts, &alice, &bob, bob.ip);
+        all_kinds_of_ipv6_traffic(&hosts, &bob, &alice, alice.ip);
+        all_kinds_of_ipv6_traffic(&hosts, &alice, &neighbour, neighbour.ip);
+        all_kinds_of_ipv6_traffic(&hosts, &alice, &bob, remote_vip);
+        all_kinds_of_ipv6_traffic(&hosts, &alice, &neighbour, local_vip);
     }
 }
 

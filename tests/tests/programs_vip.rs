@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use weft_core::reconcile::{EntryKey, Step};
-use weft_dataplane::abi::flow::{CLOSING, REPLY};
+use weft_dataplane::abi::flow::{CLIENT_FINISHED, REPLY, RESET};
 use weft_dataplane::abi::{Counter, FlowKey, VXLAN_PORT};
 use weft_dataplane::packet::ipv4;
 use weft_dataplane::packet::transport::{ACK, FIN, RST, SYN};
@@ -53,8 +53,8 @@ fn remembers_both_directions() {
         (ALICE.1, CAROL.1, 0)
     );
     assert_eq!((reply.source, reply.destination, reply.flags), (VIP, ALICE.1, REPLY));
-    assert_eq!(forward.last_seen_ns, reply.last_seen_ns);
-    assert_ne!(forward.last_seen_ns, 0);
+    assert_eq!(forward.last_seen, reply.last_seen);
+    assert_ne!(forward.last_seen, 0);
 }
 
 fn sorted(mut keys: [FlowKey; 2]) -> Vec<FlowKey> {
@@ -113,13 +113,23 @@ fn serves_packets_with_options() {
 }
 
 #[test]
-fn drops_fragments() {
+fn fragments_follow_their_first_one() {
     let lab = Lab::new();
-    for fragment in [ipv4::MORE_FRAGMENTS, ipv4::MORE_FRAGMENTS | 7, 7] {
-        let packet = udp_to_vip(VIP, 1).with_fragment(fragment).bytes();
-        lab.from_alice(&packet).dropped(&packet, Counter::DropVipFragment);
-    }
+    let fragment = |offset, payload| Datagram::new(ALICE, (GATEWAY.0, VIP), payload).with_fragment(offset);
+    let later = fragment(ipv4::MORE_FRAGMENTS | 3, Payload::Raw(ipv4::UDP, vec![7; 16]));
+    lab.from_alice(&later.bytes())
+        .dropped(&later.bytes(), Counter::DropVipFragment);
     assert_eq!(lab.flows(), BTreeMap::new());
+    let first = fragment(ipv4::MORE_FRAGMENTS, Payload::UdpWithoutChecksum(9, 53, vec![8; 16]));
+    sent(lab.from_alice(&first.bytes()), to(&first, CAROL), &NEW_FLOW);
+    for offset in [ipv4::MORE_FRAGMENTS | 3, 5] {
+        let later = fragment(offset, Payload::Raw(ipv4::UDP, vec![7; 16]));
+        sent(
+            lab.from_alice(&later.bytes()),
+            to(&later, CAROL),
+            &[Counter::Encapsulated],
+        );
+    }
 }
 
 #[test]
@@ -147,14 +157,14 @@ fn whose_backend_is_not_known_yet_drops_and_goes_on_with_the_next() {
 
 #[test]
 fn gives_a_new_connection_on_old_ports_a_new_backend() {
-    for end in [FIN | ACK, RST] {
+    for (end, ended) in [(FIN | ACK, CLIENT_FINISHED), (RST, RESET)] {
         let lab = Lab::new();
         lab.from_alice(&tcp_to_vip(VIP, SYN).bytes())
             .is(Action::Redirect, &NEW_FLOW);
         lab.from_alice(&tcp_to_vip(VIP, end).bytes())
             .is(Action::Redirect, &[Counter::Encapsulated]);
         let flows = lab.flows();
-        assert!(flows.values().all(|flow| flow.flags & CLOSING != 0), "{flows:?}");
+        assert!(flows.values().all(|flow| flow.flags & ended != 0), "{flows:?}");
         // What still comes of the old one goes to the old backend.
         let late = tcp_to_vip(VIP, ACK);
         sent(
@@ -166,7 +176,7 @@ fn gives_a_new_connection_on_old_ports_a_new_backend() {
         sent(lab.from_alice(&again.bytes()), to(&again, DAVE), &NEW_FLOW);
         let flows = lab.flows();
         assert_eq!(flows.len(), 2, "{flows:?}");
-        assert!(flows.values().all(|flow| flow.flags & CLOSING == 0), "{flows:?}");
+        assert!(flows.values().all(|flow| flow.flags & ended == 0), "{flows:?}");
     }
 }
 
@@ -265,6 +275,7 @@ fn of_an_idle_udp_flow_chooses_anew() {
         .is(Action::Redirect, &NEW_FLOW);
     age_flows(&lab);
     let packet = udp_to_vip(VIP, 1);
-    sent(lab.from_alice(&packet.bytes()), to(&packet, DAVE), &NEW_FLOW);
+    let counted = [Counter::FlowExpired, Counter::FlowCreated, Counter::Encapsulated];
+    sent(lab.from_alice(&packet.bytes()), to(&packet, DAVE), &counted);
     assert_eq!(lab.flows().len(), 2);
 }

@@ -10,7 +10,7 @@ use aya::Ebpf;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, program,
+    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, V6, mapped, program,
 };
 
 const VNI: u32 = 4096;
@@ -134,28 +134,29 @@ impl Side<'_> {
             padding: 0,
         };
         put(programs, abi::network::NAME, VNI, network)?;
-        put(programs, abi::node::NAME, self.other.octets(), self.node()?)?;
+        put(programs, abi::node::NAME, mapped(self.other.octets()), self.node()?)?;
         for (veth, container) in &self.locals {
             let ifindex = self.host.link(veth)?.index;
             put(programs, abi::attachment::NAME, ifindex, attachment(container))?;
             let endpoint = Endpoint {
                 ifindex,
                 mac: container.mac,
-                padding: [0; 2],
+                flags: 0,
             };
             put(programs, abi::endpoint::NAME, at(container.address), endpoint)?;
         }
         for container in &self.peers {
             let peer = Peer {
-                vtep: self.other.octets(),
+                vtep: mapped(self.other.octets()),
                 mac: container.mac,
-                padding: [0; 2],
+                flags: 0,
             };
             put(programs, abi::peer::NAME, at(container.address), peer)?;
         }
         let service = Service {
             backend_count: 2,
             policy: abi::service::POLICY_ROUND_ROBIN,
+            affinity_seconds: 0,
         };
         put(programs, abi::service::NAME, at(VIRTUAL), service)?;
         for (slot, address) in (0..).zip(SERVERS) {
@@ -172,10 +173,12 @@ impl Side<'_> {
     fn node(&self) -> Result<Node> {
         let link = self.host.link(self.uplink)?;
         Ok(Node {
-            next_hop: self.other.octets(),
-            source: self.address.octets(),
+            next_hop: mapped(self.other.octets()),
+            source: mapped(self.address.octets()),
             ifindex: link.index,
             mtu: u32::try_from(link.mtu).unwrap_or(u32::MAX),
+            family: abi::node::IPV4,
+            padding: 0,
         })
     }
 }
@@ -187,5 +190,7 @@ fn attachment(container: &Container) -> Attachment {
         gateway: GATEWAY.octets(),
         mac: container.mac,
         gateway_mac: GATEWAY_MAC,
+        ip6: V6::UNSPECIFIED,
+        gateway6: V6::UNSPECIFIED,
     }
 }

@@ -15,45 +15,75 @@ mod tests;
 use crate::wanted::MapContents;
 use std::collections::BTreeMap;
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service,
+    self, Attachment, Backend, BackendKey, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, V4, V6,
 };
 
-/// An entry of a map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// In `attachments`.
-    Attachment(u32, Attachment),
-    /// In `networks`.
-    Network(u32, Network),
-    /// In `endpoints`.
-    Endpoint(OverlayAddress, Endpoint),
-    /// In `peers`.
-    Peer(OverlayAddress, Peer),
-    /// In `nodes`.
-    Node([u8; 4], Node),
-    /// In `services`.
-    Service(OverlayAddress, Service),
-    /// In `backends`.
-    Backend(BackendKey, Backend),
+/// The maps of [`MapContents`], and what each holds.
+macro_rules! entries {
+    ($($(#[doc = $doc:literal])+ $variant:ident, $field:ident, $name:path, $key:ty => $value:ty;)+) => {
+        /// An entry of a map.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Entry {
+            $($(#[doc = $doc])+ $variant($key, $value),)+
+        }
+
+        /// The key of an [`Entry`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum EntryKey {
+            $($(#[doc = $doc])+ $variant($key),)+
+        }
+
+        impl Entry {
+            /// The entry without its value.
+            pub fn key(&self) -> EntryKey {
+                match *self {
+                    $(Entry::$variant(key, _) => EntryKey::$variant(key),)+
+                }
+            }
+        }
+
+        impl EntryKey {
+            /// Name of the map, as [`weft_dataplane::abi`] has it.
+            pub fn map(&self) -> &'static str {
+                match self {
+                    $(EntryKey::$variant(_) => $name,)+
+                }
+            }
+        }
+
+        /// Does the step on a copy of the maps.
+        pub fn apply(step: &Step, contents: &mut MapContents) {
+            match *step {
+                $(Step::Put(Entry::$variant(key, value)) => drop(contents.$field.insert(key, value)),)+
+                $(Step::Remove(EntryKey::$variant(key)) => drop(contents.$field.remove(&key)),)+
+            }
+        }
+    };
 }
 
-/// The key of an [`Entry`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKey {
+entries! {
     /// In `attachments`.
-    Attachment(u32),
+    Attachment, attachments, abi::attachment::NAME, u32 => Attachment;
     /// In `networks`.
-    Network(u32),
+    Network, networks, abi::network::NAME, u32 => Network;
     /// In `endpoints`.
-    Endpoint(OverlayAddress),
+    Endpoint, endpoints, abi::endpoint::NAME, OverlayAddress<V4> => Endpoint;
+    /// In `endpoints6`.
+    Endpoint6, endpoints6, abi::endpoint::NAME6, OverlayAddress<V6> => Endpoint;
     /// In `peers`.
-    Peer(OverlayAddress),
+    Peer, peers, abi::peer::NAME, OverlayAddress<V4> => Peer;
+    /// In `peers6`.
+    Peer6, peers6, abi::peer::NAME6, OverlayAddress<V6> => Peer;
     /// In `nodes`.
-    Node([u8; 4]),
+    Node, nodes, abi::node::NAME, V6 => Node;
     /// In `services`.
-    Service(OverlayAddress),
+    Service, services, abi::service::NAME, OverlayAddress<V4> => Service;
+    /// In `services6`.
+    Service6, services6, abi::service::NAME6, OverlayAddress<V6> => Service;
     /// In `backends`.
-    Backend(BackendKey),
+    Backend, backends, abi::backend::NAME, BackendKey<V4> => Backend<V4>;
+    /// In `backends6`.
+    Backend6, backends6, abi::backend::NAME6, BackendKey<V6> => Backend<V6>;
 }
 
 /// One write to a map.
@@ -67,120 +97,63 @@ pub enum Step {
 
 /// The steps from `present` to `wanted`, in order; none if they are equal. Each is harmless when done twice.
 pub fn steps(wanted: &MapContents, present: &MapContents) -> Vec<Step> {
+    macro_rules! map {
+        ($field:ident, $limit:path, $variant:ident) => {
+            Map::new(
+                &wanted.$field,
+                &present.$field,
+                $limit,
+                Entry::$variant,
+                EntryKey::$variant,
+            )
+        };
+    }
     let mut steps = Vec::new();
     detach(&mut steps, wanted, present);
-    shrink_services(&mut steps, wanted, present);
+    let services = Balanced::of(wanted, present);
+    let services6 = Balanced::of6(wanted, present);
+    services.shrink(&mut steps);
+    services6.shrink(&mut steps);
 
-    let networks = Map::new(
-        &wanted.networks,
-        &present.networks,
-        abi::network::MAX_ENTRIES,
-        Entry::Network,
-        EntryKey::Network,
-    );
-    let nodes = Map::new(
-        &wanted.nodes,
-        &present.nodes,
-        abi::node::MAX_ENTRIES,
-        Entry::Node,
-        EntryKey::Node,
-    );
-    let peers = Map::new(
-        &wanted.peers,
-        &present.peers,
-        abi::peer::MAX_ENTRIES,
-        Entry::Peer,
-        EntryKey::Peer,
-    );
-    let endpoints = Map::new(
-        &wanted.endpoints,
-        &present.endpoints,
-        abi::endpoint::MAX_ENTRIES,
-        Entry::Endpoint,
-        EntryKey::Endpoint,
-    );
-    let backends = Map::new(
-        &wanted.backends,
-        &present.backends,
-        abi::backend::MAX_ENTRIES,
-        Entry::Backend,
-        EntryKey::Backend,
-    );
+    let networks = map!(networks, abi::network::MAX_ENTRIES, Network);
+    let nodes = map!(nodes, abi::node::MAX_ENTRIES, Node);
+    let peers = map!(peers, abi::peer::MAX_ENTRIES, Peer);
+    let peers6 = map!(peers6, abi::peer::MAX_ENTRIES, Peer6);
+    let endpoints = map!(endpoints, abi::endpoint::MAX_ENTRIES, Endpoint);
+    let endpoints6 = map!(endpoints6, abi::endpoint::MAX_ENTRIES, Endpoint6);
+    let backends = map!(backends, abi::backend::MAX_ENTRIES, Backend);
+    let backends6 = map!(backends6, abi::backend::MAX_ENTRIES, Backend6);
 
     backends.make_room(&mut steps);
+    backends6.make_room(&mut steps);
     endpoints.make_room(&mut steps);
+    endpoints6.make_room(&mut steps);
     peers.make_room(&mut steps);
+    peers6.make_room(&mut steps);
     nodes.make_room(&mut steps);
     networks.make_room(&mut steps);
 
     networks.put(&mut steps);
     nodes.put(&mut steps);
     peers.put(&mut steps);
+    peers6.put(&mut steps);
     endpoints.put(&mut steps);
+    endpoints6.put(&mut steps);
     backends.put(&mut steps);
-    grow_services(&mut steps, wanted, present);
+    backends6.put(&mut steps);
+    services.grow(&mut steps);
+    services6.grow(&mut steps);
 
     backends.clear(&mut steps);
+    backends6.clear(&mut steps);
     endpoints.clear(&mut steps);
+    endpoints6.clear(&mut steps);
     peers.clear(&mut steps);
+    peers6.clear(&mut steps);
     nodes.clear(&mut steps);
     networks.clear(&mut steps);
     attach(&mut steps, wanted, present);
     steps
-}
-
-/// Does the step on a copy of the maps.
-pub fn apply(step: &Step, contents: &mut MapContents) {
-    match *step {
-        Step::Put(entry) => match entry {
-            Entry::Attachment(key, value) => drop(contents.attachments.insert(key, value)),
-            Entry::Network(key, value) => drop(contents.networks.insert(key, value)),
-            Entry::Endpoint(key, value) => drop(contents.endpoints.insert(key, value)),
-            Entry::Peer(key, value) => drop(contents.peers.insert(key, value)),
-            Entry::Node(key, value) => drop(contents.nodes.insert(key, value)),
-            Entry::Service(key, value) => drop(contents.services.insert(key, value)),
-            Entry::Backend(key, value) => drop(contents.backends.insert(key, value)),
-        },
-        Step::Remove(key) => match key {
-            EntryKey::Attachment(key) => drop(contents.attachments.remove(&key)),
-            EntryKey::Network(key) => drop(contents.networks.remove(&key)),
-            EntryKey::Endpoint(key) => drop(contents.endpoints.remove(&key)),
-            EntryKey::Peer(key) => drop(contents.peers.remove(&key)),
-            EntryKey::Node(key) => drop(contents.nodes.remove(&key)),
-            EntryKey::Service(key) => drop(contents.services.remove(&key)),
-            EntryKey::Backend(key) => drop(contents.backends.remove(&key)),
-        },
-    }
-}
-
-impl Entry {
-    /// The entry without its value.
-    pub fn key(&self) -> EntryKey {
-        match *self {
-            Entry::Attachment(key, _) => EntryKey::Attachment(key),
-            Entry::Network(key, _) => EntryKey::Network(key),
-            Entry::Endpoint(key, _) => EntryKey::Endpoint(key),
-            Entry::Peer(key, _) => EntryKey::Peer(key),
-            Entry::Node(key, _) => EntryKey::Node(key),
-            Entry::Service(key, _) => EntryKey::Service(key),
-            Entry::Backend(key, _) => EntryKey::Backend(key),
-        }
-    }
-}
-
-impl EntryKey {
-    /// Name of the map, as [`weft_dataplane::abi`] has it.
-    pub fn map(&self) -> &'static str {
-        match self {
-            EntryKey::Attachment(_) => abi::attachment::NAME,
-            EntryKey::Network(_) => abi::network::NAME,
-            EntryKey::Endpoint(_) => abi::endpoint::NAME,
-            EntryKey::Peer(_) => abi::peer::NAME,
-            EntryKey::Node(_) => abi::node::NAME,
-            EntryKey::Service(_) => abi::service::NAME,
-            EntryKey::Backend(_) => abi::backend::NAME,
-        }
-    }
 }
 
 /// The difference of one map.
@@ -262,47 +235,82 @@ fn attach(steps: &mut Vec<Step>, wanted: &MapContents, present: &MapContents) {
     }
 }
 
-/// What a service may count before new slots are written: what it should count, or the slots that are there, if they are fewer.
-fn count_before_growth(address: &OverlayAddress, wanted: &Service, present: &MapContents) -> u32 {
-    let is_there = |slot: &u32| {
-        present.backends.contains_key(&BackendKey {
-            vni: address.vni,
-            vip: address.ip,
-            slot: *slot,
-        })
-    };
-    (0..wanted.backend_count)
-        .find(|slot| !is_there(slot))
-        .unwrap_or(wanted.backend_count)
+/// The virtual IPs of one family with their slots.
+struct Balanced<'a, A: Ip> {
+    wanted: &'a BTreeMap<OverlayAddress<A>, Service>,
+    present: &'a BTreeMap<OverlayAddress<A>, Service>,
+    slots: &'a BTreeMap<BackendKey<A>, Backend<A>>,
+    entry: fn(OverlayAddress<A>, Service) -> Entry,
+    key: fn(OverlayAddress<A>) -> EntryKey,
 }
 
-/// Removes services that go, and lowers the count of those that lose slots.
-fn shrink_services(steps: &mut Vec<Step>, wanted: &MapContents, present: &MapContents) {
-    for (address, old) in &present.services {
-        let Some(new) = wanted.services.get(address) else {
-            steps.push(Step::Remove(EntryKey::Service(*address)));
-            continue;
-        };
-        let backend_count = count_before_growth(address, new, present);
-        if backend_count < old.backend_count {
-            steps.push(Step::Put(Entry::Service(*address, Service { backend_count, ..*new })));
+impl<'a> Balanced<'a, V4> {
+    fn of(wanted: &'a MapContents, present: &'a MapContents) -> Self {
+        Balanced {
+            wanted: &wanted.services,
+            present: &present.services,
+            slots: &present.backends,
+            entry: Entry::Service,
+            key: EntryKey::Service,
         }
     }
 }
 
-/// Writes new services, those that gain slots, and those whose policy changed.
-fn grow_services(steps: &mut Vec<Step>, wanted: &MapContents, present: &MapContents) {
-    for (address, new) in &wanted.services {
-        let lowered = present.services.get(address).map(|old| {
-            let backend_count = count_before_growth(address, new, present);
+impl<'a> Balanced<'a, V6> {
+    fn of6(wanted: &'a MapContents, present: &'a MapContents) -> Self {
+        Balanced {
+            wanted: &wanted.services6,
+            present: &present.services6,
+            slots: &present.backends6,
+            entry: Entry::Service6,
+            key: EntryKey::Service6,
+        }
+    }
+}
+
+impl<A: Ip> Balanced<'_, A> {
+    /// What a service may count before new slots are written: what it should count, or the slots that are there, if they are fewer.
+    fn count_before_growth(&self, address: &OverlayAddress<A>, wanted: &Service) -> u32 {
+        let is_there = |slot: &u32| {
+            self.slots.contains_key(&BackendKey {
+                vni: address.vni(),
+                vip: address.ip,
+                slot: *slot,
+            })
+        };
+        (0..wanted.backend_count)
+            .find(|slot| !is_there(slot))
+            .unwrap_or(wanted.backend_count)
+    }
+
+    /// Removes services that go, and lowers the count of those that lose slots.
+    fn shrink(&self, steps: &mut Vec<Step>) {
+        for (address, old) in self.present {
+            let Some(new) = self.wanted.get(address) else {
+                steps.push(Step::Remove((self.key)(*address)));
+                continue;
+            };
+            let backend_count = self.count_before_growth(address, new);
             if backend_count < old.backend_count {
-                Service { backend_count, ..*new }
-            } else {
-                *old
+                steps.push(Step::Put((self.entry)(*address, Service { backend_count, ..*new })));
             }
-        });
-        if lowered.as_ref() != Some(new) {
-            steps.push(Step::Put(Entry::Service(*address, *new)));
+        }
+    }
+
+    /// Writes new services, those that gain slots, and those whose policy changed.
+    fn grow(&self, steps: &mut Vec<Step>) {
+        for (address, new) in self.wanted {
+            let lowered = self.present.get(address).map(|old| {
+                let backend_count = self.count_before_growth(address, new);
+                if backend_count < old.backend_count {
+                    Service { backend_count, ..*new }
+                } else {
+                    *old
+                }
+            });
+            if lowered.as_ref() != Some(new) {
+                steps.push(Step::Put((self.entry)(*address, *new)));
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::service::Services;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service,
+    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, V6, mapped,
 };
 
 /// The control maps, whole. What the kernel itself writes (flows, rotations, counters) is not in it.
@@ -22,14 +22,22 @@ pub struct MapContents {
     pub networks: BTreeMap<u32, Network>,
     /// `endpoints`.
     pub endpoints: BTreeMap<OverlayAddress, Endpoint>,
+    /// `endpoints6`.
+    pub endpoints6: BTreeMap<OverlayAddress<V6>, Endpoint>,
     /// `peers`.
     pub peers: BTreeMap<OverlayAddress, Peer>,
-    /// `nodes`: VTEP address.
-    pub nodes: BTreeMap<[u8; 4], Node>,
+    /// `peers6`.
+    pub peers6: BTreeMap<OverlayAddress<V6>, Peer>,
+    /// `nodes`: VTEP address, mapped.
+    pub nodes: BTreeMap<V6, Node>,
     /// `services`.
     pub services: BTreeMap<OverlayAddress, Service>,
+    /// `services6`.
+    pub services6: BTreeMap<OverlayAddress<V6>, Service>,
     /// `backends`.
     pub backends: BTreeMap<BackendKey, Backend>,
+    /// `backends6`.
+    pub backends6: BTreeMap<BackendKey<V6>, Backend<V6>>,
 }
 
 /// An endpoint of this node whose interface exists.
@@ -116,6 +124,7 @@ fn build(inputs: &Inputs<'_>, limits: Limits) -> Wanted {
     builder.nodes();
     builder.peers();
     builder.services();
+    builder.mark_backends();
     builder
         .wanted
         .overflows
@@ -229,12 +238,14 @@ impl Builder<'_> {
                     gateway: network.gateway.octets(),
                     mac: attachment.mac.0,
                     gateway_mac: MacAddress::from_ipv4(network.gateway).0,
+                    ip6: V6::UNSPECIFIED,
+                    gateway6: V6::UNSPECIFIED,
                 },
             );
             let endpoint = Endpoint {
                 ifindex: attachment.ifindex,
                 mac: attachment.mac.0,
-                padding: [0; 2],
+                flags: 0,
             };
             contents.endpoints.insert(address, endpoint);
         }
@@ -246,7 +257,7 @@ impl Builder<'_> {
         let vteps = vteps(self.inputs);
         let nodes = vteps
             .iter()
-            .filter_map(|vtep| Some((vtep.octets(), *self.inputs.routes.get(vtep)?)));
+            .filter_map(|vtep| Some((mapped(vtep.octets()), *self.inputs.routes.get(vtep)?)));
         let nodes: Vec<_> = nodes.collect();
         self.cut(abi::node::NAME, nodes.len(), self.limits.nodes);
         self.wanted.contents.nodes = nodes.into_iter().take(self.limits.nodes as usize).collect();
@@ -268,9 +279,9 @@ impl Builder<'_> {
                 count += 1;
                 if count <= self.limits.peers as usize {
                     let peer = Peer {
-                        vtep: location.vtep.octets(),
+                        vtep: mapped(location.vtep.octets()),
                         mac: location.mac.0,
-                        padding: [0; 2],
+                        flags: 0,
                     };
                     self.wanted.contents.peers.insert(address, peer);
                 }
@@ -300,10 +311,27 @@ impl Builder<'_> {
             let service = Service {
                 backend_count,
                 policy: abi::service::POLICY_ROUND_ROBIN,
+                affinity_seconds: 0,
             };
             contents.services.insert(address, service);
         }
         self.cut(abi::backend::NAME, slots, self.limits.backends);
+    }
+
+    /// Endpoints behind a virtual IP are marked: whoever talks to one past the virtual IP may meet a balanced connection.
+    fn mark_backends(&mut self) {
+        let contents = &mut self.wanted.contents;
+        for (key, backend) in &contents.backends {
+            let address = OverlayAddress {
+                vni: key.vni,
+                ip: backend.ip,
+            };
+            if let Some(peer) = contents.peers.get_mut(&address) {
+                peer.flags |= abi::peer::BACKEND;
+            } else if let Some(endpoint) = contents.endpoints.get_mut(&address) {
+                endpoint.flags |= abi::peer::BACKEND;
+            }
+        }
     }
 
     /// The VIPs and, of each, the backends that a packet can reach.

@@ -9,6 +9,7 @@ use weft_core::id::NetworkId;
 use weft_core::networkdb::LogLevel;
 use weft_core::node::{Effect, Input};
 use weft_core::recording::Ending;
+use weft_dataplane::abi::{Node, mapped, node};
 
 impl Daemon {
     pub(super) fn perform_effects(&mut self) {
@@ -64,6 +65,13 @@ impl Daemon {
         }
     }
 
+    /// Forgets balanced connections that have expired.
+    pub(super) fn sweep_flows(&self) {
+        if let Err(error) = self.dataplane.sweep_flows() {
+            tracing::warn!(%error, "expired connections are not forgotten");
+        }
+    }
+
     /// Routes or links of the host changed: routes are found again, and endpoints whose interface is gone are let go.
     pub(super) fn underlay_changed(&mut self) {
         self.find_routes(self.node.vteps().clone());
@@ -94,11 +102,13 @@ impl Daemon {
             for vtep in vteps {
                 match netlink.route_to(vtep).await {
                     Ok(route) => {
-                        let node = weft_dataplane::abi::Node {
-                            next_hop: route.next_hop.octets(),
-                            source: source.octets(),
+                        let node = Node {
+                            next_hop: mapped(route.next_hop.octets()),
+                            source: mapped(source.octets()),
                             ifindex: route.ifindex,
                             mtu: route.mtu,
+                            family: node::IPV4,
+                            padding: 0,
                         };
                         routes.insert(vtep, node);
                     }

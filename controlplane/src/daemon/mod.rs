@@ -46,6 +46,9 @@ use weft_diag::server::{Ask, DiagnosticServer};
 /// The host's resolver configuration.
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
+/// How often a part of the balanced connections is looked at for expired ones: all of them in half a minute.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How often the kernel's maps are read back and compared, in case that something else changed them.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -162,6 +165,8 @@ impl Daemon {
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sweep = interval(SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::spawn(namespaces::watch(self.handle.clone()));
         loop {
             // 1. Do what the node wants done, before anything new is heard.
@@ -189,6 +194,7 @@ impl Daemon {
                     self.node.handle_timeout(now);
                 }
                 _ = look.tick() => self.look_at_uplink(),
+                _ = sweep.tick() => self.sweep_flows(),
                 _ = resync.tick() => {
                     self.read_maps();
                     self.remember_gossip_peers();

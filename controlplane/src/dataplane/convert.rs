@@ -4,6 +4,8 @@
 //! read them so ([`READABLE_BY`]).
 
 use weft_core::wanted::MapContents;
+#[cfg(feature = "next-abi")]
+use weft_dataplane::abi::{FlowKey, V4, V6, flow, scratch};
 
 /// An entry of a map, as bytes.
 pub(super) type Bytes = (Vec<u8>, Vec<u8>);
@@ -44,13 +46,32 @@ pub(super) const FROM: &[From] = &[];
 pub(super) const FROM: &[From] = &[From {
     contract: weft_dataplane::abi::ABI_VERSION - 1,
     control: Control::Same,
-    entries: &[(weft_dataplane::abi::flow::NAME, |key, value| {
-        let mut key = key.to_vec();
-        // The protocol at its end became wider; it is in the host's order, of which tests know one.
-        key.resize(size_of::<weft_dataplane::abi::FlowKey>(), 0);
-        Some((key, value.to_vec()))
-    })],
+    entries: &[
+        (flow::NAME, |key, value| {
+            Some((grown(key, size_of::<FlowKey<V4>>()), value.to_vec()))
+        }),
+        (flow::NAME6, |key, value| {
+            Some((grown(key, size_of::<FlowKey<V6>>()), value.to_vec()))
+        }),
+        // Nothing in them outlives a packet.
+        (scratch::NAME, |_, _| None),
+        (scratch::NAME6, |_, _| None),
+        (flow::RING_NAME, |key, value| {
+            Some((key.to_vec(), grown(value, size_of::<FlowKey<V4>>())))
+        }),
+        (flow::RING_NAME6, |key, value| {
+            Some((key.to_vec(), grown(value, size_of::<FlowKey<V6>>())))
+        }),
+    ],
 }];
+
+/// Bytes with zeros at their end.
+#[cfg(feature = "next-abi")]
+fn grown(bytes: &[u8], length: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(length, 0);
+    bytes
+}
 
 /// The oldest version that reads this version's maps by taking the beginning of each key and value: going back to it then loses nothing.
 pub(super) const READABLE_BY: u32 = if cfg!(feature = "next-abi") {

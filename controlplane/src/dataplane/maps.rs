@@ -2,14 +2,16 @@
 
 use aya::Ebpf;
 use aya::Pod;
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray};
+use aya::programs::{ProgramError, SchedClassifier};
 use std::collections::BTreeMap;
 use std::fmt;
 use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
-    Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, MapType, Network, Node, OverlayAddress, Peer,
-    Service, answer, attachment, backend, counter, endpoint, flow, network, node, peer, service,
+    Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, MapType,
+    Network, Node, OverlayAddress, Peer, Service, V4, V6, answer, attachment, backend, counter, endpoint, flow,
+    fragment, jump, network, node, peer, scratch, service,
 };
 use weft_diag::{MapDump, MapSummary};
 
@@ -17,18 +19,34 @@ use weft_diag::{MapDump, MapSummary};
 pub const MAX_DUMP_ENTRIES: usize = 10_000;
 
 /// Names of all maps, in the order that diagnostics print them.
-pub(super) const NAMES: [&str; 11] = [
+pub(super) const NAMES: [&str; 27] = [
     attachment::NAME,
     network::NAME,
     endpoint::NAME,
+    endpoint::NAME6,
     peer::NAME,
+    peer::NAME6,
     node::NAME,
     service::NAME,
+    service::NAME6,
     backend::NAME,
+    backend::NAME6,
     service::ROTATION_NAME,
+    service::ROTATION_NAME6,
     flow::NAME,
+    flow::NAME6,
+    flow::RING_NAME,
+    flow::RING_NAME6,
+    flow::HAND_NAME,
+    fragment::NAME,
+    fragment::NAME6,
     answer::NAME,
     counter::NAME,
+    jump::NAME,
+    scratch::NAME,
+    scratch::NAME6,
+    scratch::NEW_FLOW_NAME,
+    scratch::NEW_FLOW_NAME6,
 ];
 
 /// Why a map could not be read or written.
@@ -59,7 +77,7 @@ pub enum MapsError {
         source: Box<MapError>,
     },
     /// There is no map of this name.
-    #[error("no map is named {name:?}: there are {}", NAMES.join(", "))]
+    #[error("no map is named {name:?}: there are {}", VISIBLE.join(", "))]
     Unknown {
         /// The name.
         name: String,
@@ -173,19 +191,105 @@ fn kernel(name: &'static str, error: MapError) -> MapsError {
     }
 }
 
-/// All maps.
-pub(super) struct Maps {
-    attachments: Table<u32, Attachment>,
-    networks: Table<u32, Network>,
-    endpoints: Table<OverlayAddress, Endpoint>,
-    peers: Table<OverlayAddress, Peer>,
-    nodes: Table<[u8; 4], Node>,
-    services: Table<OverlayAddress, Service>,
-    backends: Table<BackendKey, Backend>,
-    rotations: Table<OverlayAddress, u32>,
-    flows: Table<FlowKey, Flow>,
-    answers: Table<u32, u64>,
-    counters: PerCpuArray<MapData, u64>,
+/// Puts the loaded programs that others go on in where those look for them.
+pub(super) fn put_programs(ebpf: &mut Ebpf) -> Result<(), MapsError> {
+    let shape = |reason: String| MapsError::Shape {
+        name: jump::NAME,
+        reason,
+    };
+    let map = take(ebpf, jump::NAME)?;
+    let mut jumps = ProgramArray::try_from(map).map_err(|error| shape(error.to_string()))?;
+    for (index, name) in jump::PROGRAMS {
+        let program: &SchedClassifier = ebpf
+            .program(name)
+            .ok_or_else(|| shape(format!("program {name} is missing")))?
+            .try_into()
+            .map_err(|error: ProgramError| shape(error.to_string()))?;
+        let program = program.fd().map_err(|error| shape(error.to_string()))?;
+        jumps
+            .set(index, program, 0)
+            .map_err(|error| kernel(jump::NAME, error))?;
+    }
+    Ok(())
+}
+
+/// The hash maps: what each is called in [`Maps`], and of what it is.
+macro_rules! tables {
+    ($($field:ident: $key:ty => $value:ty, $name:path, $limit:path;)+) => {
+        /// All maps that are read or written here. The others are the programs' own affair.
+        pub(super) struct Maps {
+            $($field: Table<$key, $value>,)+
+            counters: PerCpuArray<MapData, u64>,
+        }
+
+        impl Maps {
+            /// Takes the maps out of the loaded object.
+            pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
+                Ok(Maps {
+                    $($field: Table::take(ebpf, $name, $limit)?,)+
+                    counters: take(ebpf, counter::NAME)?
+                        .try_into()
+                        .map_err(|error: MapError| MapsError::Shape {
+                            name: counter::NAME,
+                            reason: error.to_string(),
+                        })?,
+                })
+            }
+
+            pub(super) fn dump(&self, name: &str) -> Result<MapDump, MapsError> {
+                match name {
+                    $($name => self.$field.dump(),)+
+                    counter::NAME => self.dump_counters(),
+                    _ => Err(MapsError::Unknown { name: name.to_owned() }),
+                }
+            }
+
+            pub(super) fn summaries(&self) -> Result<Vec<MapSummary>, MapsError> {
+                Ok(vec![
+                    $(self.$field.summary()?,)+
+                    MapSummary {
+                        name: counter::NAME.to_owned(),
+                        entries: Counter::ALL.len() as u64,
+                        max_entries: counter::MAX_ENTRIES,
+                    },
+                ])
+            }
+        }
+
+        /// Names of the maps that can be looked at, in the order that diagnostics print them.
+        const VISIBLE: &[&str] = &[$($name,)+ counter::NAME];
+    };
+}
+
+tables! {
+    attachments: u32 => Attachment, attachment::NAME, attachment::MAX_ENTRIES;
+    networks: u32 => Network, network::NAME, network::MAX_ENTRIES;
+    endpoints: OverlayAddress<V4> => Endpoint, endpoint::NAME, endpoint::MAX_ENTRIES;
+    endpoints6: OverlayAddress<V6> => Endpoint, endpoint::NAME6, endpoint::MAX_ENTRIES;
+    peers: OverlayAddress<V4> => Peer, peer::NAME, peer::MAX_ENTRIES;
+    peers6: OverlayAddress<V6> => Peer, peer::NAME6, peer::MAX_ENTRIES;
+    nodes: V6 => Node, node::NAME, node::MAX_ENTRIES;
+    services: OverlayAddress<V4> => Service, service::NAME, service::MAX_ENTRIES;
+    services6: OverlayAddress<V6> => Service, service::NAME6, service::MAX_ENTRIES;
+    backends: BackendKey<V4> => Backend<V4>, backend::NAME, backend::MAX_ENTRIES;
+    backends6: BackendKey<V6> => Backend<V6>, backend::NAME6, backend::MAX_ENTRIES;
+    rotations: OverlayAddress<V4> => u32, service::ROTATION_NAME, service::MAX_ENTRIES;
+    rotations6: OverlayAddress<V6> => u32, service::ROTATION_NAME6, service::MAX_ENTRIES;
+    flows: FlowKey<V4> => Flow<V4>, flow::NAME, flow::MAX_ENTRIES;
+    flows6: FlowKey<V6> => Flow<V6>, flow::NAME6, flow::MAX_ENTRIES;
+    fragments: FragmentKey<V4> => FragmentPorts, fragment::NAME, fragment::MAX_ENTRIES;
+    fragments6: FragmentKey<V6> => FragmentPorts, fragment::NAME6, fragment::MAX_ENTRIES;
+    answers: u32 => u64, answer::NAME, answer::MAX_ENTRIES;
+}
+
+/// Performs a step on the table that it names.
+macro_rules! perform {
+    ($maps:ident, $step:ident, $($variant:ident: $field:ident,)+) => {
+        match *$step {
+            $(Step::Put(Entry::$variant(key, value)) => $maps.$field.put(key, value),)+
+            $(Step::Remove(EntryKey::$variant(key)) => $maps.$field.remove(&key),)+
+        }
+    };
 }
 
 impl fmt::Debug for Maps {
@@ -195,37 +299,19 @@ impl fmt::Debug for Maps {
 }
 
 impl Maps {
-    /// Takes the maps out of the loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
-        Ok(Maps {
-            attachments: Table::take(ebpf, attachment::NAME, attachment::MAX_ENTRIES)?,
-            networks: Table::take(ebpf, network::NAME, network::MAX_ENTRIES)?,
-            endpoints: Table::take(ebpf, endpoint::NAME, endpoint::MAX_ENTRIES)?,
-            peers: Table::take(ebpf, peer::NAME, peer::MAX_ENTRIES)?,
-            nodes: Table::take(ebpf, node::NAME, node::MAX_ENTRIES)?,
-            services: Table::take(ebpf, service::NAME, service::MAX_ENTRIES)?,
-            backends: Table::take(ebpf, backend::NAME, backend::MAX_ENTRIES)?,
-            rotations: Table::take(ebpf, service::ROTATION_NAME, service::MAX_ENTRIES)?,
-            flows: Table::take(ebpf, flow::NAME, flow::MAX_ENTRIES)?,
-            answers: Table::take(ebpf, answer::NAME, answer::MAX_ENTRIES)?,
-            counters: take(ebpf, counter::NAME)?
-                .try_into()
-                .map_err(|error: MapError| MapsError::Shape {
-                    name: counter::NAME,
-                    reason: error.to_string(),
-                })?,
-        })
-    }
-
     pub(super) fn present(&self) -> Result<MapContents, MapsError> {
         Ok(MapContents {
             attachments: self.attachments.read()?,
             networks: self.networks.read()?,
             endpoints: self.endpoints.read()?,
+            endpoints6: self.endpoints6.read()?,
             peers: self.peers.read()?,
+            peers6: self.peers6.read()?,
             nodes: self.nodes.read()?,
             services: self.services.read()?,
+            services6: self.services6.read()?,
             backends: self.backends.read()?,
+            backends6: self.backends6.read()?,
         })
     }
 
@@ -249,43 +335,25 @@ impl Maps {
     }
 
     fn perform(&mut self, step: &Step) -> Result<(), MapsError> {
-        match *step {
-            Step::Put(entry) => match entry {
-                Entry::Attachment(key, value) => self.attachments.put(key, value),
-                Entry::Network(key, value) => self.networks.put(key, value),
-                Entry::Endpoint(key, value) => self.endpoints.put(key, value),
-                Entry::Peer(key, value) => self.peers.put(key, value),
-                Entry::Node(key, value) => self.nodes.put(key, value),
-                Entry::Service(key, value) => self.services.put(key, value),
-                Entry::Backend(key, value) => self.backends.put(key, value),
-            },
-            Step::Remove(key) => match key {
-                EntryKey::Attachment(key) => self.attachments.remove(&key),
-                EntryKey::Network(key) => self.networks.remove(&key),
-                EntryKey::Endpoint(key) => self.endpoints.remove(&key),
-                EntryKey::Peer(key) => self.peers.remove(&key),
-                EntryKey::Node(key) => self.nodes.remove(&key),
-                // The kernel made the virtual IP's position; nobody else would remove it.
-                EntryKey::Service(key) => self.services.remove(&key).and_then(|()| self.rotations.remove(&key)),
-                EntryKey::Backend(key) => self.backends.remove(&key),
-            },
-        }
-    }
-
-    pub(super) fn dump(&self, name: &str) -> Result<MapDump, MapsError> {
-        match name {
-            attachment::NAME => self.attachments.dump(),
-            network::NAME => self.networks.dump(),
-            endpoint::NAME => self.endpoints.dump(),
-            peer::NAME => self.peers.dump(),
-            node::NAME => self.nodes.dump(),
-            service::NAME => self.services.dump(),
-            backend::NAME => self.backends.dump(),
-            service::ROTATION_NAME => self.rotations.dump(),
-            flow::NAME => self.flows.dump(),
-            answer::NAME => self.answers.dump(),
-            counter::NAME => self.dump_counters(),
-            _ => Err(MapsError::Unknown { name: name.to_owned() }),
+        perform! {
+            self, step,
+            Attachment: attachments,
+            Network: networks,
+            Endpoint: endpoints,
+            Endpoint6: endpoints6,
+            Peer: peers,
+            Peer6: peers6,
+            Node: nodes,
+            Service: services,
+            Service6: services6,
+            Backend: backends,
+            Backend6: backends6,
+        }?;
+        // The kernel made the virtual IP's position; nobody else would remove it.
+        match step {
+            Step::Remove(EntryKey::Service(key)) => self.rotations.remove(key),
+            Step::Remove(EntryKey::Service6(key)) => self.rotations6.remove(key),
+            _ => Ok(()),
         }
     }
 
@@ -302,26 +370,6 @@ impl Maps {
         })
     }
 
-    pub(super) fn summaries(&self) -> Result<Vec<MapSummary>, MapsError> {
-        Ok(vec![
-            self.attachments.summary()?,
-            self.networks.summary()?,
-            self.endpoints.summary()?,
-            self.peers.summary()?,
-            self.nodes.summary()?,
-            self.services.summary()?,
-            self.backends.summary()?,
-            self.rotations.summary()?,
-            self.flows.summary()?,
-            self.answers.summary()?,
-            MapSummary {
-                name: counter::NAME.to_owned(),
-                entries: Counter::ALL.len() as u64,
-                max_entries: counter::MAX_ENTRIES,
-            },
-        ])
-    }
-
     pub(super) fn counters(&self) -> Result<Vec<(Counter, u64)>, MapsError> {
         Counter::ALL
             .iter()
@@ -336,20 +384,28 @@ impl Maps {
     }
 
     pub(super) fn forget_flows(&mut self, backend: OverlayAddress) -> Result<usize, MapsError> {
-        let concerns = |key: &FlowKey, flow: &Flow| {
-            let replies = flow.flags & flow::REPLY != 0;
-            key.vni == backend.vni && (if replies { key.source } else { flow.destination }) == backend.ip
-        };
-        let mut keys = Vec::new();
-        for entry in self.flows.entries() {
-            let (key, flow) = entry?;
-            if concerns(&key, &flow) {
-                keys.push(key);
-            }
-        }
-        for key in &keys {
-            self.flows.remove(key)?;
-        }
-        Ok(keys.len())
+        forget(&mut self.flows, backend)
     }
+}
+
+fn forget<A: Ip>(flows: &mut Table<FlowKey<A>, Flow<A>>, backend: OverlayAddress<A>) -> Result<usize, MapsError>
+where
+    FlowKey<A>: Pod + MapType + Ord,
+    Flow<A>: Pod + MapType,
+{
+    let concerns = |key: &FlowKey<A>, flow: &Flow<A>| {
+        let replies = flow.flags & flow::REPLY != 0;
+        key.vni() == backend.vni() && (if replies { key.source } else { flow.destination }) == backend.ip
+    };
+    let mut keys = Vec::new();
+    for entry in flows.entries() {
+        let (key, flow) = entry?;
+        if concerns(&key, &flow) {
+            keys.push(key);
+        }
+    }
+    for key in &keys {
+        flows.remove(key)?;
+    }
+    Ok(keys.len())
 }

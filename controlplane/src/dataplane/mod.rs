@@ -35,7 +35,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use weft_core::reconcile::{self, Step};
 use weft_core::wanted::MapContents;
-use weft_dataplane::abi::{Counter, OverlayAddress, global};
+use weft_dataplane::abi::flow::Timeouts;
+use weft_dataplane::abi::{Counter, OverlayAddress, global, jump, program};
 use weft_diag::{MapDump, MapSummary};
 
 /// How to load.
@@ -51,6 +52,8 @@ pub struct Config {
     pub log_drops: bool,
     /// Attach by `clsact` filters even where the kernel has tcx links.
     pub force_clsact: bool,
+    /// After how long without a packet a balanced connection is forgotten.
+    pub timeouts: Timeouts,
 }
 
 /// Why the data plane could not be loaded. Nothing is attached then.
@@ -157,8 +160,10 @@ impl Dataplane {
         let mut takeover = Takeover::plan(pins)?;
         let mut ebpf = takeover.prepare(&maps::NAMES, |pins| load_object(&object, config, pins))?;
         for hook in Hook::ALL {
-            load_program(&mut ebpf, &object, hook)?;
+            load_program(&mut ebpf, &object, hook.program())?;
         }
+        load_program(&mut ebpf, &object, program::FLOW_SWEEP)?;
+        connect_programs(&mut ebpf, &object)?;
         let log = if config.log_drops {
             Some(ProgramLog::open(&mut ebpf).map_err(LoadError::Log)?)
         } else {
@@ -253,6 +258,22 @@ impl Dataplane {
         self.maps.forget_flows(backend)
     }
 
+    /// Takes a part of the balanced connections that have expired out of the table. New connections do so as well, as they come; this is
+    /// for when none come.
+    pub fn sweep_flows(&self) -> Result<(), ProgramError> {
+        let program: &SchedClassifier = self
+            .ebpf
+            .program(program::FLOW_SWEEP)
+            .ok_or(ProgramError::NotLoaded)?
+            .try_into()?;
+        program.test_run(TestRunOptions {
+            data_in: Some(&[0; SWEEP_FRAME]),
+            repeat: SWEEP_RUNS,
+            ..TestRunOptions::default()
+        })?;
+        Ok(())
+    }
+
     /// The log of the programs, once, if the configuration asked for it. Whoever takes it must read it.
     pub fn take_log(&mut self) -> Option<ProgramLog> {
         self.log.take()
@@ -287,6 +308,11 @@ impl Dataplane {
     }
 }
 
+/// The kernel wants a frame for a test run, even if the program looks at none: an Ethernet header.
+const SWEEP_FRAME: usize = 14;
+/// How often `flow_sweep` runs in one sweep: 8192 slots of the ring, about a millisecond.
+const SWEEP_RUNS: u32 = 256;
+
 /// How much longer than its input a program may make a packet: the encapsulation, rounded up.
 const TEST_RUN_GROWTH: usize = 64;
 
@@ -299,6 +325,11 @@ fn test_run_context(ifindex: u32) -> [u8; 192] {
     context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
     context
 }
+
+/// From this kernel on `bpf_skb_adjust_room` takes a header of one family off a packet of the other.
+const DECAP_L3_KERNEL: (u8, u8) = (6, 3);
+/// From this kernel on `bpf_l4_csum_replace` knows that IPv6 has no header checksum.
+const CSUM_IPV6_KERNEL: (u8, u8) = (6, 16);
 
 /// The verifier gives up with EAGAIN when a signal waits for the process, which says nothing about the program.
 const LOAD_ATTEMPTS: usize = 16;
@@ -316,9 +347,20 @@ impl Drop for Unfinished {
 
 fn load_object(object: &Object, config: &Config, map_pins: &Path) -> Result<Ebpf, LoadError> {
     let level = log::level(config.log_drops);
+    let has_decap_l3 = u8::from(environment::kernel_is_at_least(DECAP_L3_KERNEL));
+    let has_csum_ipv6 = u8::from(environment::kernel_is_at_least(CSUM_IPV6_KERNEL));
+    let timeouts = &config.timeouts;
     let mut loader = EbpfLoader::new();
     loader
         .override_global(global::DATA_PATH_PORT, &config.data_path_port, true)
+        .override_global(global::HAS_DECAP_L3, &has_decap_l3, true)
+        .override_global(global::HAS_CSUM_IPV6, &has_csum_ipv6, true)
+        .override_global(global::TCP_OPENING_TICKS, &timeouts.tcp_opening, true)
+        .override_global(global::TCP_ESTABLISHED_TICKS, &timeouts.tcp_established, true)
+        .override_global(global::TCP_FINISHED_TICKS, &timeouts.tcp_finished, true)
+        .override_global(global::TCP_RESET_TICKS, &timeouts.tcp_reset, true)
+        .override_global(global::UDP_TICKS, &timeouts.udp, true)
+        .override_global(global::UDP_ANSWERED_TICKS, &timeouts.udp_answered, true)
         .override_global(log::LEVEL_GLOBAL, &level, true);
     for name in maps::NAMES {
         loader.map_pin_path(name, map_pins.join(name));
@@ -329,28 +371,36 @@ fn load_object(object: &Object, config: &Config, map_pins: &Path) -> Result<Ebpf
     })
 }
 
-fn load_program(ebpf: &mut Ebpf, object: &Object, hook: Hook) -> Result<(), LoadError> {
+/// Loads the programs that others go on in, and puts them where those look for them.
+fn connect_programs(ebpf: &mut Ebpf, object: &Object) -> Result<(), LoadError> {
+    for (_, name) in jump::PROGRAMS {
+        load_program(ebpf, object, name)?;
+    }
+    Ok(maps::put_programs(ebpf)?)
+}
+
+fn load_program(ebpf: &mut Ebpf, object: &Object, name: &'static str) -> Result<(), LoadError> {
     let failed = |source| match source {
         ProgramError::LoadError { io_error, verifier_log } => {
-            tracing::debug!(program = hook.program(), "verifier log:\n{verifier_log}");
+            tracing::debug!(program = name, "verifier log:\n{verifier_log}");
             LoadError::Verifier {
-                program: hook.program(),
+                program: name,
                 origin: object.origin().to_owned(),
                 line: object::decisive_line(&verifier_log.to_string()),
                 source: io_error,
             }
         }
         other => LoadError::Program {
-            program: hook.program(),
+            program: name,
             origin: object.origin().to_owned(),
             source: Box::new(other),
         },
     };
     let program: &mut SchedClassifier = ebpf
-        .program_mut(hook.program())
+        .program_mut(name)
         .ok_or_else(|| ObjectError::NoProgram {
             origin: object.origin().to_owned(),
-            program: hook.program(),
+            program: name,
         })?
         .try_into()
         .map_err(failed)?;

@@ -1,6 +1,6 @@
 //! `attachments`: which overlay a local container's interface belongs to.
 
-use super::map_type;
+use super::{V4, V6, map_type};
 
 /// Name of the map: hash, host-side ifindex (`u32`) -> [`Attachment`].
 pub const NAME: &str = "attachments";
@@ -16,13 +16,17 @@ pub struct Attachment {
     /// VXLAN network identifier of the network that the interface is connected to.
     pub vni: u32,
     /// The endpoint's own address: the only source address it may use.
-    pub ip: [u8; 4],
+    pub ip: V4,
     /// The network's gateway address, answered by ARP.
-    pub gateway: [u8; 4],
+    pub gateway: V4,
     /// The endpoint's own MAC: the only source MAC it may use.
     pub mac: [u8; 6],
     /// The MAC that stands for the gateway and for every VIP of the network.
     pub gateway_mac: [u8; 6],
+    /// The endpoint's own IPv6 address; `::` if it has none: then it may send no IPv6.
+    pub ip6: V6,
+    /// The network's IPv6 gateway address, answered by neighbour discovery; `::` if it has none.
+    pub gateway6: V6,
 }
 
-map_type!(Attachment, 24);
+map_type!(Attachment, 56);

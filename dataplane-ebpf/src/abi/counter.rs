@@ -53,11 +53,17 @@ counters! {
     ResetSent = 8, "reset_sent";
     /// ICMP error not sent, because the container was sent too many of late
     AnswerSuppressed = 9, "answer_suppressed";
+    /// IPv6 neighbour solicitation answered from the maps
+    NeighborAnswered = 10, "neighbor_answered";
+    /// ICMP error about a balanced connection, translated with what it quotes
+    ErrorTranslated = 11, "error_translated";
+    /// balanced connection forgotten, because no packet came for longer than its time-out
+    FlowExpired = 12, "flow_expired";
     /// dropped: the interface it came from has no attachment yet
     DropNotAttached = 16, "drop_not_attached";
     /// dropped: shorter than its headers say
     DropTruncated = 17, "drop_truncated";
-    /// dropped: neither IPv4 nor ARP
+    /// dropped: neither IPv4, IPv6 nor ARP
     DropUnknownProtocol = 18, "drop_unknown_protocol";
     /// dropped: source address or MAC is not the endpoint's own
     DropSpoofedSource = 19, "drop_spoofed_source";
@@ -73,7 +79,7 @@ counters! {
     DropNoBackend = 24, "drop_no_backend";
     /// dropped: the virtual IP balances TCP and UDP only
     DropVipProtocol = 25, "drop_vip_protocol";
-    /// dropped: fragment to or from a virtual IP, whose ports are not in it
+    /// dropped: fragment to a virtual IP whose first one, which carries the ports, did not come before it
     DropVipFragment = 26, "drop_vip_fragment";
     /// dropped: the underlay has no route to the VTEP
     DropNoRoute = 27, "drop_no_route";
@@ -87,14 +93,28 @@ counters! {
     DropUnknownPeer = 31, "drop_unknown_peer";
     /// dropped: VXLAN header without a valid VNI (RFC 7348 section 5)
     DropBadVxlan = 32, "drop_bad_vxlan";
-    /// dropped: inner frame out of VXLAN is not IPv4
+    /// dropped: inner frame out of VXLAN is neither IPv4 nor IPv6
     DropInnerProtocol = 33, "drop_inner_protocol";
-    /// dropped: the flow table refused the new connection
+    /// dropped: the flow table is full of connections that are alive, so the new one was refused
     DropFlowTableFull = 34, "drop_flow_table_full";
     /// dropped: the backend of the connection is neither a peer nor a local endpoint any more
     DropBackendGone = 35, "drop_backend_gone";
     /// dropped: VXLAN of a VNI of weft's in an outer IPv4 header with options
     DropOuterOptions = 36, "drop_outer_options";
+    /// dropped: time to live or hop limit is zero
+    DropTtlExpired = 37, "drop_ttl_expired";
+    /// dropped: more or other IPv6 extension headers than are looked through
+    DropExtensionHeaders = 38, "drop_extension_headers";
+    /// dropped: IPv6 neighbour discovery that wants no answer
+    DropUnexpectedNeighbor = 39, "drop_unexpected_neighbor";
+    /// dropped: neighbour solicitation for an address that nobody on the network has
+    DropUnknownNeighborTarget = 40, "drop_unknown_neighbor_target";
+    /// dropped: no source port is free between the client and the backend
+    DropNoFreePort = 41, "drop_no_free_port";
+    /// dropped: the underlay marked congestion on a packet that cannot carry the mark (RFC 6040 section 4.2)
+    DropCongestionMark = 42, "drop_congestion_mark";
+    /// dropped: a part of the programs is not loaded
+    DropNoProgram = 43, "drop_no_program";
 }
 
 impl Counter {

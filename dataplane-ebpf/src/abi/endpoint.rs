@@ -1,9 +1,11 @@
-//! `endpoints`: the endpoints of this node.
+//! `endpoints`, `endpoints6`: the endpoints of this node.
 
 use super::map_type;
 
 /// Name of the map: hash, [`OverlayAddress`](super::OverlayAddress) -> [`Endpoint`].
 pub const NAME: &str = "endpoints";
+/// Name of the map for IPv6.
+pub const NAME6: &str = "endpoints6";
 
 /// As many as `attachments`: each endpoint stands in both.
 pub const MAX_ENTRIES: u32 = super::attachment::MAX_ENTRIES;
@@ -16,8 +18,8 @@ pub struct Endpoint {
     pub ifindex: u32,
     /// MAC of the container-side veth.
     pub mac: [u8; 6],
-    /// Always zero.
-    pub padding: [u8; 2],
+    /// Bits of [`peer::BACKEND`](super::peer::BACKEND).
+    pub flags: u16,
 }
 
 map_type!(Endpoint, 12);

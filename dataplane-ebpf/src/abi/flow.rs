@@ -1,129 +1,334 @@
-//! `flows`: the balanced connections, both directions. Written by the kernel.
+//! `flows`, `flows6`: the balanced connections, both directions. Written by the kernel.
 
-use super::map_type;
+use super::{Ip, V4, V6, map_type};
 
-/// Name of the map: LRU hash, [`FlowKey`] -> [`Flow`].
+/// Name of the map: hash, [`FlowKey`] -> [`Flow`].
 pub const NAME: &str = "flows";
+/// Name of the map for IPv6.
+pub const NAME6: &str = "flows6";
 
-/// Two entries for each of 131,072 connections. When it is full, the least recently used connection is forgotten.
-pub const MAX_ENTRIES: u32 = 262_144;
+/// Two entries for each of 262,144 connections, the default of netfilter's connection tracking on a host of this size. Memory is taken
+/// as connections come. When it is full, a new connection is refused: no established one has to go for it.
+pub const MAX_ENTRIES: u32 = 524_288;
+
+/// Name of the map: array, slot -> [`FlowKey`] of a connection's packets from its client. New connections pass over it in turn and take
+/// away what they find expired, so that the table empties itself while no daemon runs.
+pub const RING_NAME: &str = "flow_ring";
+/// Name of the ring for IPv6.
+pub const RING_NAME6: &str = "flow_ring6";
+
+/// A slot for each connection that `flows` can hold.
+pub const RING_ENTRIES: u32 = MAX_ENTRIES / 2;
+
+/// Name of the map: array, 0 for IPv4 and 1 for IPv6 -> `u32`, the position in the ring.
+pub const HAND_NAME: &str = "flow_hands";
+/// One position for each family.
+pub const HAND_ENTRIES: u32 = 2;
+
+/// How many slots of the ring a new connection looks at, at most.
+pub const RING_STEPS: u32 = 2;
 
 /// A packet of the flow as it arrives, before translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(C)]
-pub struct FlowKey {
-    /// VNI of the network.
-    pub vni: u32,
+#[repr(C, align(8))]
+pub struct FlowKey<A = V4> {
     /// Source address.
-    pub source: [u8; 4],
+    pub source: A,
     /// Destination address.
-    pub destination: [u8; 4],
+    pub destination: A,
     /// Source port.
     pub source_port: [u8; 2],
     /// Destination port.
     pub destination_port: [u8; 2],
-    /// IANA protocol number: 6 or 17. Four bytes wide, so that a key on the stack is written in aligned words.
-    pub protocol: Protocol,
+    /// VNI of the network in the upper 24 bits, IANA protocol number in the lower 8.
+    pub network: u32,
+    /// Nothing.
+    pub reserved: Reserved,
 }
 
-/// The type of [`FlowKey::protocol`].
+/// The type of [`FlowKey::reserved`].
 #[cfg(not(feature = "next-abi"))]
-pub type Protocol = u32;
-/// The type of [`FlowKey::protocol`], wider in the contract version that only tests build.
+pub type Reserved = [u8; 0];
+/// The type of [`FlowKey::reserved`], longer in the contract version that only tests build.
 #[cfg(feature = "next-abi")]
-pub type Protocol = u64;
+pub type Reserved = [u8; 8];
 
-/// What becomes of a packet of the flow: its addresses are rewritten, its ports stay.
+/// The value of [`FlowKey::reserved`].
+pub const RESERVED: Reserved = [0; size_of::<Reserved>()];
+
+/// What becomes of a packet of the flow: addresses and ports are rewritten to these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(C)]
-pub struct Flow {
-    /// Time of the last packet, nanoseconds of `CLOCK_MONOTONIC`.
-    pub last_seen_ns: u64,
-    /// Source address after translation.
-    pub source: [u8; 4],
-    /// Destination address after translation.
-    pub destination: [u8; 4],
-    /// Bits of [`CLOSING`] and [`REPLY`].
+#[repr(C, align(8))]
+pub struct Flow<A = V4> {
+    /// Time of the last packet in either direction, see [`ticks`].
+    pub last_seen: u32,
+    /// Bits of [`REPLY`] and the others. But for that one they are alike in both directions.
     pub flags: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// Source address after translation.
+    pub source: A,
+    /// Destination address after translation.
+    pub destination: A,
+    /// Source port after translation.
+    pub source_port: [u8; 2],
+    /// Destination port after translation.
+    pub destination_port: [u8; 2],
+    /// Slot in the ring; of the direction from the client only.
+    pub slot: u32,
 }
 
 /// The entry translates packets back from the backend; without it, from the client to the backend.
 pub const REPLY: u32 = 1;
-/// A FIN or RST was seen: a new SYN on the same ports is a new connection and chooses anew.
-pub const CLOSING: u32 = 2;
+/// The other side has answered.
+pub const ANSWERED: u32 = 2;
+/// The client has sent a FIN.
+pub const CLIENT_FINISHED: u32 = 4;
+/// The backend has sent a FIN.
+pub const BACKEND_FINISHED: u32 = 8;
+/// Either side has sent a RST.
+pub const RESET: u32 = 16;
+/// A connection straight to an endpoint, on whose ports a balanced one was already: its client's port is translated.
+pub const DIRECT: u32 = 32;
+/// TCP: the client has acknowledged the backend's answer.
+pub const ESTABLISHED: u32 = 64;
 
-/// UDP has no end: a flow without a packet for so long is forgotten, and the next packet chooses anew. The default of IPVS, which
-/// Docker balances with.
-pub const UDP_IDLE_NS: u64 = 300_000_000_000;
-/// How often [`Flow::last_seen_ns`] is written while packets flow: each write takes the cache line from other CPUs.
-pub const TOUCH_INTERVAL_NS: u64 = 1_000_000_000;
+/// One tick in nanoseconds, as a shift: 16.8 ms. 32 bits of ticks last for 2.2 years.
+pub const TICK_SHIFT: u32 = 24;
 
-impl FlowKey {
-    /// The key of the packets in the other direction of a flow that is translated as `flow` says.
+/// A point in time of `CLOCK_MONOTONIC`, in nanoseconds, as ticks.
+#[inline(always)]
+pub const fn ticks(now_ns: u64) -> u32 {
+    (now_ns >> TICK_SHIFT) as u32
+}
+
+/// Seconds as ticks, rounded up; at most half of what 32 bits hold, which is a year.
+pub const fn ticks_of_seconds(seconds: u32) -> u32 {
+    let ticks = ((seconds as u64 * 1_000_000_000) >> TICK_SHIFT) + 1;
+    if ticks > (u32::MAX / 2) as u64 {
+        u32::MAX / 2
+    } else {
+        ticks as u32
+    }
+}
+
+/// How often [`Flow::last_seen`] is written while packets flow: each write takes the cache line from other CPUs.
+pub const TOUCH_TICKS: u32 = ticks_of_seconds(1);
+
+/// After how many ticks without a packet a flow is forgotten, by its state. The defaults are those of netfilter's connection tracking
+/// (Linux `nf_conntrack_proto_tcp.c` and `nf_conntrack_proto_udp.c`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP, not established yet.
+    pub tcp_opening: u32,
+    /// TCP, established.
+    pub tcp_established: u32,
+    /// TCP, one side or both have finished.
+    pub tcp_finished: u32,
+    /// TCP, reset.
+    pub tcp_reset: u32,
+    /// UDP, not answered yet.
+    pub udp: u32,
+    /// UDP, packets both ways.
+    pub udp_answered: u32,
+}
+
+impl Timeouts {
+    /// The defaults.
+    pub const DEFAULT: Timeouts = Timeouts {
+        tcp_opening: ticks_of_seconds(120),
+        tcp_established: ticks_of_seconds(5 * 24 * 3600),
+        tcp_finished: ticks_of_seconds(120),
+        tcp_reset: ticks_of_seconds(10),
+        udp: ticks_of_seconds(30),
+        udp_answered: ticks_of_seconds(180),
+    };
+
+    /// The one that counts for a flow of these flags.
     #[inline(always)]
-    pub const fn twin(&self, flow: &Flow) -> FlowKey {
+    pub const fn of(&self, tcp: bool, flags: u32) -> u32 {
+        if !tcp {
+            return if flags & ANSWERED != 0 {
+                self.udp_answered
+            } else {
+                self.udp
+            };
+        }
+        if flags & RESET != 0 {
+            self.tcp_reset
+        } else if flags & (CLIENT_FINISHED | BACKEND_FINISHED) != 0 {
+            self.tcp_finished
+        } else if flags & ESTABLISHED != 0 {
+            self.tcp_established
+        } else {
+            self.tcp_opening
+        }
+    }
+}
+
+/// IANA protocol number of TCP.
+const TCP: u32 = 6;
+
+impl<A: Ip> FlowKey<A> {
+    /// VNI of the network.
+    #[inline(always)]
+    pub fn vni(&self) -> u32 {
+        self.network >> 8
+    }
+
+    /// Whether it is a TCP connection.
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        self.network & 0xff == TCP
+    }
+
+    /// The key of the packets in the other direction, if none is translated.
+    #[inline(always)]
+    pub fn opposite(&self) -> FlowKey<A> {
         FlowKey {
-            vni: self.vni,
-            source: flow.destination,
-            destination: flow.source,
+            source: self.destination,
+            destination: self.source,
             source_port: self.destination_port,
             destination_port: self.source_port,
-            protocol: self.protocol,
+            network: self.network,
+            reserved: RESERVED,
+        }
+    }
+
+    /// The key of the packets in the other direction of a flow that is translated as `flow` says.
+    #[inline(always)]
+    pub fn twin(&self, flow: &Flow<A>) -> FlowKey<A> {
+        FlowKey {
+            network: self.network,
+            source: flow.destination,
+            destination: flow.source,
+            source_port: flow.destination_port,
+            destination_port: flow.source_port,
+            reserved: RESERVED,
         }
     }
 }
 
-impl Flow {
+/// The first word of a [`FlowKey`].
+#[inline(always)]
+pub const fn network(vni: u32, protocol: u8) -> u32 {
+    vni << 8 | protocol as u32
+}
+
+impl<A: Ip> Flow<A> {
     /// The entry of the other direction: what [`FlowKey::twin`] is translated to.
     #[inline(always)]
-    pub const fn twin(&self, key: &FlowKey) -> Flow {
+    pub fn twin(&self, key: &FlowKey<A>) -> Flow<A> {
         Flow {
-            last_seen_ns: self.last_seen_ns,
+            last_seen: self.last_seen,
+            flags: self.flags ^ REPLY,
             source: key.destination,
             destination: key.source,
-            flags: self.flags ^ REPLY,
-            padding: 0,
+            source_port: key.destination_port,
+            destination_port: key.source_port,
+            slot: 0,
         }
+    }
+
+    /// Whether so much time passed at `now` without a packet that the flow is over. A clock that reads a little earlier on another CPU
+    /// makes no flow old.
+    #[inline(always)]
+    pub fn is_expired(&self, tcp: bool, timeouts: &Timeouts, now: u32) -> bool {
+        let idle = now.wrapping_sub(self.last_seen);
+        idle < u32::MAX / 2 && idle > timeouts.of(tcp, self.flags)
     }
 }
 
-map_type!(FlowKey, 16 + size_of::<Protocol>());
-map_type!(Flow, 24);
+map_type!(FlowKey<V4>, 16 + size_of::<Reserved>());
+map_type!(FlowKey<V6>, 40 + size_of::<Reserved>());
+map_type!(Flow<V4>, 24);
+map_type!(Flow<V6>, 48);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CLIENT: [u8; 4] = [10, 0, 0, 2];
-    const VIP: [u8; 4] = [10, 0, 0, 100];
-    const BACKEND: [u8; 4] = [10, 0, 0, 3];
+    const CLIENT: V4 = [10, 0, 0, 2];
+    const VIP: V4 = [10, 0, 0, 100];
+    const BACKEND: V4 = [10, 0, 0, 3];
 
     #[test]
     fn the_twin_of_the_twin_is_the_flow_itself() {
-        for (source, destination) in [(CLIENT, BACKEND), (VIP, CLIENT)] {
+        for (source, destination, port) in [(CLIENT, BACKEND, [0x9c, 0x40]), (VIP, CLIENT, [0x9c, 0x41])] {
             let key = FlowKey {
-                vni: 4096,
+                network: network(4096, 6),
                 source: CLIENT,
                 destination: VIP,
                 source_port: [0x9c, 0x40],
                 destination_port: [0, 80],
-                protocol: 6,
+                reserved: RESERVED,
             };
             let flow = Flow {
-                last_seen_ns: 7,
+                last_seen: 7,
+                flags: RESET,
                 source,
                 destination,
-                flags: CLOSING,
-                padding: 0,
+                source_port: port,
+                destination_port: [0, 80],
+                slot: 0,
             };
             let (twin_key, twin) = (key.twin(&flow), flow.twin(&key));
-            assert_eq!(twin_key.source, destination);
+            assert_eq!((twin_key.source, twin_key.destination_port), (destination, port));
             assert_eq!((twin.source, twin.destination), (VIP, CLIENT));
-            assert_eq!(twin.flags, CLOSING | REPLY);
+            assert_eq!(twin.flags, RESET | REPLY);
             assert_eq!(twin_key.twin(&twin), key);
             assert_eq!(twin.twin(&twin_key), flow);
+            assert_eq!((key.vni(), key.is_tcp()), (4096, true));
         }
+    }
+
+    #[test]
+    fn each_state_has_its_time_out() {
+        let timeouts = Timeouts {
+            tcp_opening: 1,
+            tcp_established: 2,
+            tcp_finished: 3,
+            tcp_reset: 4,
+            udp: 5,
+            udp_answered: 6,
+        };
+        for (tcp, flags, expected) in [
+            (true, 0, 1),
+            (true, ANSWERED, 1),
+            (true, ANSWERED | ESTABLISHED, 2),
+            (true, ANSWERED | CLIENT_FINISHED, 3),
+            (true, BACKEND_FINISHED, 3),
+            (true, ANSWERED | CLIENT_FINISHED | BACKEND_FINISHED | RESET, 4),
+            (false, 0, 5),
+            (false, ANSWERED, 6),
+        ] {
+            assert_eq!(timeouts.of(tcp, flags), expected, "tcp {tcp} flags {flags}");
+            assert_eq!(timeouts.of(tcp, flags | REPLY), expected);
+        }
+    }
+
+    #[test]
+    fn the_clock_may_wrap_and_differ_between_processors() {
+        let flow = |last_seen| Flow {
+            last_seen,
+            flags: 0,
+            source: CLIENT,
+            destination: BACKEND,
+            source_port: [0; 2],
+            destination_port: [0; 2],
+            slot: 0,
+        };
+        let udp = Timeouts::DEFAULT.udp;
+        assert!(!flow(100).is_expired(false, &Timeouts::DEFAULT, 100 + udp));
+        assert!(flow(100).is_expired(false, &Timeouts::DEFAULT, 101 + udp));
+        assert!(!flow(100).is_expired(false, &Timeouts::DEFAULT, 99));
+        assert!(!flow(u32::MAX - 1).is_expired(false, &Timeouts::DEFAULT, 3));
+        assert!(flow(u32::MAX - 1).is_expired(false, &Timeouts::DEFAULT, udp));
+    }
+
+    #[test]
+    fn seconds_become_ticks_of_at_most_a_year() {
+        assert_eq!(ticks(16_777_216), 1);
+        assert_eq!(ticks_of_seconds(1), 60);
+        assert_eq!(ticks_of_seconds(u32::MAX), u32::MAX / 2);
+        assert!(Timeouts::DEFAULT.tcp_established >= ticks_of_seconds(24 * 3600));
     }
 }

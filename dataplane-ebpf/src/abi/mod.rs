@@ -3,22 +3,28 @@
 //! Addresses and ports are byte arrays in network order; other integers are in the host's order and explicitly padded.
 //! Sizes are pinned at compile time, because the kernel compares keys byte by byte, padding included.
 
+pub mod address;
 pub mod answer;
 pub mod attachment;
 pub mod backend;
 pub mod counter;
 pub mod endpoint;
 pub mod flow;
+pub mod fragment;
+pub mod jump;
 pub mod network;
 pub mod node;
 pub mod peer;
+pub mod scratch;
 pub mod service;
 
+pub use address::{Ip, OverlayAddress, V4, V6, mapped, unmapped};
 pub use attachment::Attachment;
 pub use backend::{Backend, BackendKey};
 pub use counter::Counter;
 pub use endpoint::Endpoint;
 pub use flow::{Flow, FlowKey};
+pub use fragment::{FragmentKey, FragmentPorts};
 pub use network::Network;
 pub use node::Node;
 pub use peer::Peer;
@@ -32,7 +38,7 @@ pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") {
 };
 
 /// The version without what only tests build.
-const RELEASED: u32 = 2;
+const RELEASED: u32 = 3;
 
 /// What stands before [`ABI_VERSION`] (four bytes, little-endian) in the object's section `.weft_abi`, so that a loader finds it.
 pub const ABI_MARK: [u8; 16] = *b"weft-abi-version";
@@ -46,12 +52,32 @@ pub mod program {
     pub const OVERLAY_EGRESS: &str = "overlay_egress";
     /// TC ingress of the uplink: out of the overlay, into a container.
     pub const OVERLAY_INGRESS: &str = "overlay_ingress";
+    /// Forgets balanced connections that have expired: attached nowhere, run by the daemon.
+    pub const FLOW_SWEEP: &str = "flow_sweep";
 }
 
 /// Names of the read-only globals that the loader sets before loading.
 pub mod global {
     /// `u16`: UDP port of the data path, host order.
     pub const DATA_PATH_PORT: &str = "DATA_PATH_PORT";
+    /// `u32`: slots in each ring of flows, as many as the map has.
+    pub const RING_SIZE: &str = "RING_SIZE";
+    /// `u8`: 1 if `bpf_skb_adjust_room` can take a header of one family off a packet of the other (Linux 6.3).
+    pub const HAS_DECAP_L3: &str = "HAS_DECAP_L3";
+    /// `u8`: 1 if `bpf_l4_csum_replace` knows of IPv6 (Linux 6.16).
+    pub const HAS_CSUM_IPV6: &str = "HAS_CSUM_IPV6";
+    /// `u32`, ticks: [`Timeouts::tcp_opening`](super::flow::Timeouts::tcp_opening).
+    pub const TCP_OPENING_TICKS: &str = "TCP_OPENING_TICKS";
+    /// `u32`, ticks: [`Timeouts::tcp_established`](super::flow::Timeouts::tcp_established).
+    pub const TCP_ESTABLISHED_TICKS: &str = "TCP_ESTABLISHED_TICKS";
+    /// `u32`, ticks: [`Timeouts::tcp_finished`](super::flow::Timeouts::tcp_finished).
+    pub const TCP_FINISHED_TICKS: &str = "TCP_FINISHED_TICKS";
+    /// `u32`, ticks: [`Timeouts::tcp_reset`](super::flow::Timeouts::tcp_reset).
+    pub const TCP_RESET_TICKS: &str = "TCP_RESET_TICKS";
+    /// `u32`, ticks: [`Timeouts::udp`](super::flow::Timeouts::udp).
+    pub const UDP_TICKS: &str = "UDP_TICKS";
+    /// `u32`, ticks: [`Timeouts::udp_answered`](super::flow::Timeouts::udp_answered).
+    pub const UDP_ANSWERED_TICKS: &str = "UDP_ANSWERED_TICKS";
 }
 
 /// A type whose value is its bytes: fixed layout, no padding, every bit pattern valid.
@@ -120,25 +146,3 @@ integer_map_type! {
     u32, 4;
     u64, 8;
 }
-
-impl MapType for [u8; 4] {
-    fn as_bytes(&self) -> &[u8] {
-        self
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok()
-    }
-}
-
-/// An address inside one overlay: the key of everything that is looked up by "who is this?".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
-pub struct OverlayAddress {
-    /// VXLAN network identifier, 24 bits (RFC 7348 section 5).
-    pub vni: u32,
-    /// IPv4 address, network order.
-    pub ip: [u8; 4],
-}
-
-map_type!(OverlayAddress, 8);

@@ -1,11 +1,44 @@
 //! The Internet checksum (RFC 1071) and its update by difference (RFC 1624).
 
+use crate::abi::{Ip, V6};
+
 /// Folds a sum of 16-bit words and complements it (RFC 1071 section 1).
 #[inline(always)]
 pub const fn finish(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     !(sum as u16)
+}
+
+/// Folds a sum of 32-bit words to 32 bits: the end-around carry is added until there is none.
+#[inline(always)]
+pub const fn fold(sum: u64) -> u32 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    ((sum & 0xffff_ffff) + (sum >> 32)) as u32
+}
+
+/// What changes in a sum when `new` takes the place of `old`, in words as they lie in memory (RFC 1071 section 2 (B): the sum does
+/// not depend on the order of bytes).
+#[inline(always)]
+pub fn difference<A: Ip>(old: &A, new: &A) -> u64 {
+    A::WORDS * 0xffff_ffff - old.sum() + new.sum()
+}
+
+/// The checksum, as it stands in the packet, after its sum changed by a folded [`difference`] (RFC 1624 section 3, equation 3).
+#[inline(always)]
+pub const fn changed(checksum: [u8; 2], difference: u32) -> [u8; 2] {
+    let sum = !u16::from_ne_bytes(checksum) as u32 + (difference & 0xffff) + (difference >> 16);
+    finish(sum).to_ne_bytes()
+}
+
+/// The sum of the words of the pseudo-header of IPv6 (RFC 8200 section 8.1).
+#[inline(always)]
+pub fn pseudo_header6(source: &V6, destination: &V6, protocol: u8, length: u16) -> u32 {
+    // The sum of words in memory's order, folded, is that of words in network order with its two bytes swapped.
+    let sum = fold(source.sum() + destination.sum());
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    u32::from(u16::from_be(sum as u16)) + protocol as u32 + length as u32
 }
 
 /// The checksum of `bytes`; an odd last byte is padded with zero. `start` is a sum of words that are covered too, such as a
@@ -57,6 +90,27 @@ mod tests {
     #[test]
     fn an_odd_byte_is_padded_with_zero() {
         assert_eq!(of(0, &[1, 2, 3]), of(0, &[1, 2, 3, 0]));
+    }
+
+    #[test]
+    fn a_change_by_difference_equals_computing_anew() {
+        let (old, new) = ([10, 0, 0, 100], [10, 0, 255, 3]);
+        let mut header = [
+            0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 6, 0, 0, 0xc0, 0xa8, 0, 1, 0, 0, 0, 0,
+        ];
+        header[16..].copy_from_slice(&old);
+        let before = of(0, &header).to_be_bytes();
+        header[16..].copy_from_slice(&new);
+        assert_eq!(
+            changed(before, fold(difference(&old, &new))),
+            of(0, &header).to_be_bytes()
+        );
+        let (old, new) = (V6::new([0xfd; 16]), V6::new([0xff; 16]));
+        let (before, after) = (pseudo_header6(&old, &old, 6, 20), pseudo_header6(&old, &new, 6, 20));
+        assert_eq!(
+            changed(finish(before).to_be_bytes(), fold(difference(&old, &new))),
+            finish(after).to_be_bytes()
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The outer UDP source port: one per flow, so that the underlay spreads flows over paths and queues (RFC 7348 section 5).
 
 use super::Ports;
+use crate::abi::V6;
 
 /// First port of the dynamic range (RFC 6335 section 6), from which RFC 7348 wants the source port.
 pub const FIRST_PORT: u16 = 49152;
@@ -22,6 +23,23 @@ pub const fn flow(source: [u8; 4], destination: [u8; 4], ports: Ports, protocol:
     // Both factors are odd, so each step is one-to-one; a shift brings the upper bits, which depend on all of the input, down.
     let word = addresses.wrapping_mul(0xff51_afd7_ed55_8ccd) ^ ports ^ (protocol as u64) << 16;
     let word = (word ^ word >> 32).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (word >> 32) as u32
+}
+
+#[inline(always)]
+const fn mix(word: u64, half: u64) -> u64 {
+    let word = (word ^ half).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    word ^ word >> 32
+}
+
+/// The same of an IPv6 packet.
+#[inline(always)]
+pub fn flow6(source: V6, destination: V6, ports: Ports, protocol: u8) -> u32 {
+    let ([a, b], [c, d]) = (source.halves(), destination.halves());
+    // No loop: the compiler makes a function of its body, and kernels before 6.3 refuse a call that is followed by a loop's head.
+    let word = mix(mix(mix(mix(0, a), b), c), d);
+    let ports = (u16::from_ne_bytes(ports.source) as u64) << 32 | u16::from_ne_bytes(ports.destination) as u64;
+    let word = (word ^ ports ^ (protocol as u64) << 16).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     (word >> 32) as u32
 }
 

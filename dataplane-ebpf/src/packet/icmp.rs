@@ -24,6 +24,8 @@ pub const ECHO_REPLY: u8 = 0;
 pub const UNREACHABLE: u8 = 3;
 /// Type of an echo.
 pub const ECHO: u8 = 8;
+/// Type "time exceeded".
+pub const TIME_EXCEEDED: u8 = 11;
 
 /// Code of [`UNREACHABLE`]: the host does not speak the protocol.
 pub const PROTOCOL: u8 = 2;
@@ -35,10 +37,10 @@ pub const FRAGMENTATION_NEEDED: u8 = 4;
 impl Icmp {
     /// An error that quotes `quoted`, the beginning of the packet that it is about.
     #[inline(always)]
-    pub fn unreachable(code: u8, mtu: u16, quoted: &[u8]) -> Icmp {
-        let start = (u32::from(UNREACHABLE) << 8 | u32::from(code)) + u32::from(mtu);
+    pub fn error(kind: u8, code: u8, mtu: u16, quoted: &[u8]) -> Icmp {
+        let start = (u32::from(kind) << 8 | u32::from(code)) + u32::from(mtu);
         Icmp {
-            kind: [UNREACHABLE],
+            kind: [kind],
             code: [code],
             checksum: checksum::of(start, quoted).to_be_bytes(),
             identifier: [0; 2],
@@ -79,7 +81,7 @@ mod tests {
     fn an_error_has_a_right_checksum() {
         let quoted = [0x45, 0, 0xff, 0xfe, 1, 2, 3, 4];
         for (code, mtu) in [(PORT, 0), (FRAGMENTATION_NEEDED, 1450), (FRAGMENTATION_NEEDED, 0xffff)] {
-            let header = Icmp::unreachable(code, mtu, &quoted);
+            let header = Icmp::error(UNREACHABLE, code, mtu, &quoted);
             assert_eq!((header.kind, header.code), ([UNREACHABLE], [code]));
             assert_eq!(header.mtu, mtu.to_be_bytes());
             assert_eq!(sum(&header, &quoted), 0, "code {code} mtu {mtu}");

@@ -55,6 +55,8 @@ pub const UDP: u8 = 17;
 pub const DONT_FRAGMENT: u16 = 0x4000;
 /// The flag "more fragments".
 pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// The fragment offset, in units of 8 bytes.
+pub const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// Offset of the header checksum in the header.
 pub const CHECKSUM_OFFSET: usize = 10;
@@ -84,6 +86,21 @@ impl Ipv4 {
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
         u16::from_be_bytes(self.fragment) & 0x3fff != 0
+    }
+
+    /// Whether it carries the beginning of its packet.
+    #[inline(always)]
+    pub const fn is_first_fragment(&self) -> bool {
+        u16::from_be_bytes(self.fragment) & FRAGMENT_OFFSET == 0
+    }
+
+    /// Writes the field of differentiated services, and the checksum that follows from it (RFC 1624).
+    #[inline(always)]
+    pub fn set_tos(&mut self, tos: u8) {
+        let word = |tos: u8| [self.version_ihl[0], tos, 0, 0];
+        let checksum = checksum::replace(u16::from_be_bytes(self.checksum), word(self.tos[0]), word(tos));
+        self.checksum = checksum.to_be_bytes();
+        self.tos = [tos];
     }
 
     /// Whether the destination is a multicast group or the limited broadcast (RFC 1112 section 4, RFC 919 section 7).
@@ -120,6 +137,23 @@ mod tests {
         0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0xb8, 0x61, 0xc0, 0xa8, 0x00, 0x01, 0xc0, 0xa8,
         0x00, 0xc7,
     ];
+
+    #[test]
+    fn the_checksum_follows_a_new_tos() {
+        let mut header = Ipv4::read(&EXAMPLE).unwrap();
+        for tos in [3, 0xff, 0] {
+            header.set_tos(tos);
+            assert_eq!(header.tos, [tos]);
+            assert_eq!(
+                header.checksum,
+                Ipv4 {
+                    checksum: [0; 2],
+                    ..header
+                }
+                .computed_checksum()
+            );
+        }
+    }
 
     #[test]
     fn fields_come_out() {

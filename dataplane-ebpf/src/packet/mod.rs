@@ -7,14 +7,18 @@ pub mod checksum;
 pub mod ethernet;
 pub mod hash;
 pub mod icmp;
+pub mod icmpv6;
 pub mod ipv4;
+pub mod ipv6;
 pub mod transport;
 pub mod vxlan;
 
 pub use arp::Arp;
 pub use ethernet::Ethernet;
 pub use icmp::Icmp;
+pub use icmpv6::{Icmpv6, LinkLayerAddress, Neighbor, Quote6, QuoteTcp6};
 pub use ipv4::{Ipv4, Quote, QuoteTcp};
+pub use ipv6::{Extension, FragmentHeader, Ipv6};
 pub use transport::{Ports, Tcp, Udp};
 pub use vxlan::Vxlan;
 

@@ -80,6 +80,29 @@ impl Tcp {
         super::checksum::finish(sum + pseudo).to_be_bytes()
     }
 
+    /// The reset that answers this segment, without its checksum; `acknowledges` is whether it carries an acknowledgment, `length` how
+    /// many sequence numbers it takes (RFC 9293 section 3.10.7.1).
+    #[inline(always)]
+    pub const fn reset(&self, acknowledges: bool, length: u32) -> Tcp {
+        let after = u32::from_be_bytes(self.sequence).wrapping_add(length);
+        let (sequence, acknowledgment, flags) = if acknowledges {
+            (self.acknowledgment, [0; 4], RST)
+        } else {
+            ([0; 4], after.to_be_bytes(), RST | ACK)
+        };
+        Tcp {
+            source: self.destination,
+            destination: self.source,
+            sequence,
+            acknowledgment,
+            data_offset: [0x50],
+            flags: [flags],
+            window: [0; 2],
+            checksum: [0; 2],
+            urgent: [0; 2],
+        }
+    }
+
     /// Length of the header with its options in bytes, as the header says.
     #[inline(always)]
     pub const fn header_length(&self) -> usize {

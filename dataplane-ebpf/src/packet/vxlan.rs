@@ -1,6 +1,6 @@
 //! VXLAN (RFC 7348 section 5), and what it adds to a packet.
 
-use super::{Ethernet, Header, Ipv4, Udp, header};
+use super::{Ethernet, Header, Ipv4, Ipv6, Udp, header};
 
 header! {
     /// A VXLAN header.
@@ -22,7 +22,10 @@ pub const VALID_VNI: u8 = 0x08;
 /// What encapsulation adds between the outer and the inner IPv4 header: outer IPv4, UDP, VXLAN, inner Ethernet.
 pub const OVERHEAD: usize = Ipv4::LENGTH + Udp::LENGTH + Vxlan::LENGTH + Ethernet::LENGTH;
 
-const _: () = assert!(OVERHEAD == 50);
+/// What it adds when the outer header is IPv6.
+pub const OVERHEAD6: usize = Ipv6::LENGTH + Udp::LENGTH + Vxlan::LENGTH + Ethernet::LENGTH;
+
+const _: () = assert!(OVERHEAD == 50 && OVERHEAD6 == 70);
 
 impl Vxlan {
     /// The header of a frame in the network `vni`, of which the lower 24 bits count.

@@ -5,70 +5,62 @@
 
 use super::cursor::Packet;
 use super::datagram::Datagram;
+use super::family::{Refusal, Trouble};
 use super::verdict::Verdict;
 use super::{helper, local, maps};
-use weft_dataplane::abi::{Attachment, Counter};
+use weft_dataplane::abi::{Attachment, Counter, V4};
 use weft_dataplane::packet::icmp::{self, Icmp};
 use weft_dataplane::packet::transport::{ACK, FIN, RST, SYN};
 use weft_dataplane::packet::{Ethernet, Header, Ipv4, Quote, QuoteTcp, Tcp, checksum, ipv4};
 
 /// Time to live of an answer, the kernel's default.
-const TTL: u8 = 64;
+pub(super) const TTL: u8 = 64;
 
 /// Precedence "internetwork control", as routers send errors (RFC 1812 section 4.3.2.5).
-const TOS_CONTROL: u8 = 0xc0;
-
-/// An error to be sent to the container.
-pub(super) struct Unreachable {
-    /// In whose name.
-    pub(super) from: [u8; 4],
-    /// Which.
-    pub(super) code: u8,
-    /// MTU of the next hop, for [`icmp::FRAGMENTATION_NEEDED`]; else zero.
-    pub(super) mtu: u16,
-    /// Why the packet itself goes no further.
-    pub(super) reason: Counter,
-}
+pub(super) const TOS_CONTROL: u8 = 0xc0;
 
 /// Drops the packet and tells its sender why, unless it was told enough of late.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn unreachable(
     packet: &mut Packet,
     attachment: &Attachment,
-    datagram: &Datagram,
-    error: &Unreachable,
+    datagram: &Datagram<V4>,
+    refusal: &Refusal<V4>,
 ) -> Verdict {
+    let reason = refusal.reason;
     if datagram.header_length != Ipv4::LENGTH || !may_be_told_of(packet, datagram) {
-        return Verdict::Drop(error.reason);
+        return Verdict::Drop(reason);
     }
     if !maps::admit_answer(packet.ifindex(), helper::now_ns()) {
         maps::count(Counter::AnswerSuppressed);
-        return Verdict::Drop(error.reason);
+        return Verdict::Drop(reason);
     }
     // As much as the kernel leaves while a checksum inside is still to be completed.
     let written = if datagram.protocol == ipv4::TCP {
-        quote::<QuoteTcp>(packet, attachment, error, |quote| &quote.bytes)
+        quote::<QuoteTcp>(packet, attachment, refusal, |quote| &quote.bytes)
     } else {
-        quote::<Quote>(packet, attachment, error, |quote| &quote.bytes)
+        quote::<Quote>(packet, attachment, refusal, |quote| &quote.bytes)
     };
     if written.is_none() {
-        return Verdict::Drop(error.reason);
+        return Verdict::Drop(reason);
     }
-    maps::count(error.reason);
+    maps::count(reason);
     back(packet, attachment, Counter::UnreachableSent)
 }
 
 /// No error about an error, nor about any fragment but the first (RFC 1122 section 3.2.2).
 #[inline(always)]
-fn may_be_told_of(packet: &mut Packet, datagram: &Datagram) -> bool {
-    const FRAGMENT_OFFSET: u16 = 0x1fff;
+fn may_be_told_of(packet: &mut Packet, datagram: &Datagram<V4>) -> bool {
+    if !datagram.is_first() {
+        return false;
+    }
+    if datagram.protocol != ipv4::ICMP {
+        return true;
+    }
     packet.pull(Ethernet::LENGTH + Ipv4::LENGTH + Icmp::LENGTH);
     let mut headers = packet.headers();
-    headers.skip(Ethernet::LENGTH);
-    let (Some(ip), Some(icmp)) = (headers.next::<Ipv4>(), headers.next::<Icmp>()) else {
-        return false;
-    };
-    u16::from_be_bytes(ip.fragment) & FRAGMENT_OFFSET == 0 && (datagram.protocol != ipv4::ICMP || icmp.is_query())
+    headers.skip(Ethernet::LENGTH + Ipv4::LENGTH);
+    headers.next::<Icmp>().is_some_and(|icmp| icmp.is_query())
 }
 
 /// Makes the packet an error that quotes its own beginning.
@@ -76,7 +68,7 @@ fn may_be_told_of(packet: &mut Packet, datagram: &Datagram) -> bool {
 fn quote<Q: Header>(
     packet: &mut Packet,
     attachment: &Attachment,
-    error: &Unreachable,
+    refusal: &Refusal<V4>,
     bytes: impl Fn(&Q) -> &[u8],
 ) -> Option<()> {
     let overhead = Ipv4::LENGTH + Icmp::LENGTH;
@@ -86,14 +78,24 @@ fn quote<Q: Header>(
     let mut headers = packet.headers();
     headers.skip(Ethernet::LENGTH);
     let (ip, icmp, quoted) = (headers.next::<Ipv4>()?, headers.next::<Icmp>()?, headers.next::<Q>()?);
-    *icmp = Icmp::unreachable(error.code, error.mtu, bytes(quoted));
+    let (kind, code, mtu) = match refusal.trouble {
+        Trouble::Port => (icmp::UNREACHABLE, icmp::PORT, 0),
+        Trouble::Protocol => (icmp::UNREACHABLE, icmp::PROTOCOL, 0),
+        Trouble::TooBig(mtu) => (
+            icmp::UNREACHABLE,
+            icmp::FRAGMENTATION_NEEDED,
+            mtu.min(u32::from(u16::MAX)) as u16,
+        ),
+        Trouble::TimeExceeded => (icmp::TIME_EXCEEDED, 0, 0),
+    };
+    *icmp = Icmp::error(kind, code, mtu, bytes(quoted));
     let length = overhead + Q::LENGTH;
-    *ip = own_header(attachment, error.from, TOS_CONTROL, ipv4::ICMP, length as u16);
+    *ip = own_header(attachment, refusal.from, TOS_CONTROL, ipv4::ICMP, length as u16);
     Some(())
 }
 
 #[inline(always)]
-fn own_header(attachment: &Attachment, from: [u8; 4], tos: u8, protocol: u8, length: u16) -> Ipv4 {
+fn own_header(attachment: &Attachment, from: V4, tos: u8, protocol: u8, length: u16) -> Ipv4 {
     let mut header = Ipv4 {
         version_ihl: [0x45],
         tos: [tos],
@@ -111,9 +113,9 @@ fn own_header(attachment: &Attachment, from: [u8; 4], tos: u8, protocol: u8, len
 }
 
 /// Drops the TCP segment and resets its connection, as a host would that has no such connection (RFC 9293 section 3.10.7.1).
-#[inline(always)]
-pub(super) fn reset(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram, reason: Counter) -> Verdict {
-    if datagram.header_length != Ipv4::LENGTH || datagram.tcp_flags & RST != 0 {
+#[inline(never)]
+pub(super) fn reset(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram<V4>, reason: Counter) -> Verdict {
+    if datagram.header_length != Ipv4::LENGTH || datagram.later || datagram.tcp_flags & RST != 0 {
         return Verdict::Drop(reason);
     }
     if write_reset(packet, attachment, datagram).is_none() {
@@ -124,7 +126,7 @@ pub(super) fn reset(packet: &mut Packet, attachment: &Attachment, datagram: &Dat
 }
 
 #[inline(always)]
-fn write_reset(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram) -> Option<()> {
+fn write_reset(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram<V4>) -> Option<()> {
     let headers_length = Ethernet::LENGTH + Ipv4::LENGTH + Tcp::LENGTH;
     let mut headers = packet.headers();
     headers.skip(Ethernet::LENGTH);
@@ -144,25 +146,7 @@ fn write_reset(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram
     let (new_ip, new_tcp) = (headers.next::<Ipv4>()?, headers.next::<Tcp>()?);
     let length = (Ipv4::LENGTH + Tcp::LENGTH) as u16;
     *new_ip = own_header(attachment, datagram.destination, 0, ipv4::TCP, length);
-    let after = u32::from_be_bytes(tcp.sequence)
-        .wrapping_add(data)
-        .wrapping_add(controls);
-    let (sequence, acknowledgment, flags) = if flags & ACK != 0 {
-        (tcp.acknowledgment, [0; 4], RST)
-    } else {
-        ([0; 4], after.to_be_bytes(), RST | ACK)
-    };
-    let mut answer = Tcp {
-        source: tcp.destination,
-        destination: tcp.source,
-        sequence,
-        acknowledgment,
-        data_offset: [0x50],
-        flags: [flags],
-        window: [0; 2],
-        checksum: [0; 2],
-        urgent: [0; 2],
-    };
+    let mut answer = tcp.reset(flags & ACK != 0, data.wrapping_add(controls));
     let pseudo = checksum::pseudo_header(datagram.destination, attachment.ip, ipv4::TCP, Tcp::LENGTH as u16);
     answer.checksum = answer.computed_checksum(pseudo);
     *new_tcp = answer;
@@ -171,7 +155,10 @@ fn write_reset(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram
 
 /// Answers an echo in the name of whom it was sent to.
 #[inline(always)]
-pub(super) fn echo(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram) -> Option<Verdict> {
+pub(super) fn echo(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram<V4>) -> Option<Verdict> {
+    if !datagram.is_first() {
+        return None;
+    }
     let offset = Ethernet::LENGTH + datagram.header_length;
     packet.pull(offset + Icmp::LENGTH);
     let mut headers = packet.headers();
@@ -190,8 +177,9 @@ pub(super) fn echo(packet: &mut Packet, attachment: &Attachment, datagram: &Data
     Some(back(packet, attachment, Counter::EchoAnswered))
 }
 
+/// Hands the packet, which has become an answer, to the container that it came from.
 #[inline(always)]
-fn back(packet: &mut Packet, attachment: &Attachment, counter: Counter) -> Verdict {
+pub(super) fn back(packet: &mut Packet, attachment: &Attachment, counter: Counter) -> Verdict {
     local::deliver(
         packet,
         packet.ifindex(),

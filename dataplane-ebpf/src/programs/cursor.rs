@@ -4,10 +4,13 @@
 //! the [`Packet`] mutably, so whatever moves the packet's bytes (all that takes `&mut Packet`) ends the life of its headers first.
 #![allow(unsafe_code)]
 
+use super::maps;
+use super::verdict::Verdict;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_skb_pull_data;
 use aya_ebpf::programs::TcContext;
 use core::marker::PhantomData;
+use weft_dataplane::abi::Counter;
 use weft_dataplane::packet::Header;
 
 /// `skb->pkt_type` of a frame that is addressed to this host.
@@ -35,6 +38,13 @@ impl Packet {
     #[inline(always)]
     pub(super) fn new(context: TcContext) -> Self {
         Packet { skb: context.skb.skb }
+    }
+
+    /// Goes on with another program, which has the packet as it is now.
+    #[inline(always)]
+    pub(super) fn go_on(&mut self, program: u32) -> Verdict {
+        maps::jump(&TcContext::new(self.skb), program);
+        Verdict::Drop(Counter::DropNoProgram)
     }
 
     field! {

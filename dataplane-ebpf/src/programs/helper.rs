@@ -2,19 +2,34 @@
 #![allow(unsafe_code)]
 
 use super::cursor::Packet;
+use aya_ebpf::Global;
 use aya_ebpf::bindings::{
-    BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+    BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
+    BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
     BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
     bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::{
-    bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_store_bytes,
+    bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type,
 };
-use weft_dataplane::packet::{Ethernet, Header};
+use weft_dataplane::abi::{V6, flow, node};
+use weft_dataplane::packet::{Ethernet, Header, vxlan};
 
 /// Address family of IPv4.
 const AF_INET: u32 = 2;
+/// Address family of IPv6.
+const AF_INET6: u32 = 10;
+/// Flag of `bpf_l4_csum_replace`: the header that the pseudo-header stands for has no checksum of its own (Linux 6.16).
+const BPF_F_IPV6: u64 = 1 << 7;
+
+/// 1 if the kernel can take a header of one family off a packet of the other (Linux 6.3); the loader sets it.
+#[unsafe(no_mangle)]
+static HAS_DECAP_L3: Global<u8> = Global::new(0);
+/// 1 if the kernel knows [`BPF_F_IPV6`]; the loader sets it.
+#[unsafe(no_mangle)]
+static HAS_CSUM_IPV6: Global<u8> = Global::new(0);
+
 /// `skb->pkt_type` of a frame for this host.
 const PACKET_HOST: u32 = 0;
 
@@ -26,11 +41,17 @@ fn done(result: i64) -> Result<(), Refused> {
     if result == 0 { Ok(()) } else { Err(Refused) }
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC`.
+/// Nanoseconds of `CLOCK_MONOTONIC`, as of the last timer tick: a few milliseconds old at most, which is a quarter of the price.
 #[inline(always)]
 pub(super) fn now_ns() -> u64 {
     // SAFETY: the helper has no arguments. Needed because it is foreign code.
-    unsafe { bpf_ktime_get_ns() }
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// The same in the ticks of flows.
+#[inline(always)]
+pub(super) fn now_ticks() -> u32 {
+    flow::ticks(now_ns())
 }
 
 /// A pseudo-random number.
@@ -53,30 +74,48 @@ impl Packet {
         unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
     }
 
+    /// Sends the packet out of the host side `ifindex` of a veth, so that the container's side takes it in and reads its EtherType anew.
+    /// Returns the action.
+    #[inline(always)]
+    pub(super) fn redirect(&mut self, ifindex: u32) -> i32 {
+        // SAFETY: plain integers. Needed because it is foreign code.
+        unsafe { bpf_redirect(ifindex, 0) as i32 }
+    }
+
     /// Sends the packet out of `ifindex` to the neighbour `next_hop`, whose Ethernet header the kernel writes. Returns the action.
     #[inline(always)]
-    pub(super) fn redirect_neigh(&mut self, ifindex: u32, next_hop: [u8; 4]) -> i32 {
-        let mut address = [0; 4];
-        address[0] = u32::from_ne_bytes(next_hop);
+    pub(super) fn redirect_neigh(&mut self, family: u32, ifindex: u32, next_hop: &V6) -> i32 {
+        let [high, low] = next_hop.halves();
+        // As they lie in memory, whatever the byte order.
+        let [[a, b], [c, d]] = [high, low].map(words);
+        let (nh_family, ipv6_nh) = if family == node::IPV6 {
+            (AF_INET6, [a, b, c, d])
+        } else {
+            (AF_INET, [d, 0, 0, 0])
+        };
         let mut params = bpf_redir_neigh {
-            nh_family: AF_INET,
-            __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: address },
+            nh_family,
+            __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh },
         };
         // SAFETY: the parameters are valid, whole and live through the call. Needed because it is foreign code.
         unsafe { bpf_redirect_neigh(ifindex, &mut params, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
     }
 
-    /// Makes `overhead` bytes of room between the Ethernet and the IPv4 header for an outer IPv4, UDP and tunnel header and an inner
-    /// Ethernet header. These flags keep segmentation offload working; others lose bulk TCP silently.
+    /// Makes room between the Ethernet and the IP header for an outer IP, UDP and tunnel header and an inner Ethernet header. These
+    /// flags keep segmentation offload working; others lose bulk TCP silently.
     #[inline(always)]
-    pub(super) fn grow(&mut self, overhead: usize) -> Result<(), Refused> {
-        const FLAGS: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO
-            | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
-            | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
-            | BPF_F_ADJ_ROOM_ENCAP_L2_ETH) as u64
+    pub(super) fn grow(&mut self, underlay: u32) -> Result<(), Refused> {
+        const FLAGS: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH)
+            as u64
             | (Ethernet::LENGTH as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
+        let (overhead, network) = if underlay == node::IPV6 {
+            (vxlan::OVERHEAD6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6)
+        } else {
+            (vxlan::OVERHEAD, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4)
+        };
+        let flags = FLAGS | u64::from(network);
         // SAFETY: the context is valid, no header is alive. Needed because it is foreign code.
-        done(unsafe { bpf_skb_adjust_room(self.skb, overhead as i32, BPF_ADJ_ROOM_MAC, FLAGS) })
+        done(unsafe { bpf_skb_adjust_room(self.skb, overhead as i32, BPF_ADJ_ROOM_MAC, flags) })
     }
 
     /// Cuts the frame off after `length` bytes, or fails if it is shorter. What was to be segmented no longer is.
@@ -89,6 +128,13 @@ impl Packet {
         done(unsafe { bpf_skb_change_tail(self.skb, length as u32, 0) })
     }
 
+    /// Cuts the frame off after `length` bytes, or fills it up with zeros.
+    #[inline(always)]
+    pub(super) fn set_length(&mut self, length: usize) -> Result<(), Refused> {
+        // SAFETY: the context is valid, no header is alive. Needed because it is foreign code.
+        done(unsafe { bpf_skb_change_tail(self.skb, length as u32, 0) })
+    }
+
     /// Makes `overhead` bytes of room between the Ethernet and the IPv4 header, for headers that encapsulate nothing.
     #[inline(always)]
     pub(super) fn grow_plain(&mut self, overhead: usize) -> Result<(), Refused> {
@@ -96,52 +142,83 @@ impl Packet {
         done(unsafe { bpf_skb_adjust_room(self.skb, overhead as i32, BPF_ADJ_ROOM_MAC, 0) })
     }
 
-    /// Takes `overhead` bytes away that follow the Ethernet header.
+    /// Takes `overhead` bytes away that follow the Ethernet header. If what follows then is of another family than what was taken away,
+    /// `revealed` says which: the kernel's note of the packet's protocol changes with it, if it can.
     #[inline(always)]
-    pub(super) fn shrink(&mut self, overhead: usize) -> Result<(), Refused> {
+    pub(super) fn shrink(&mut self, overhead: usize, revealed: Option<u32>) -> Result<Revealed, Refused> {
+        let (network, known) = match revealed {
+            None => (0, Revealed::Known),
+            Some(_) if HAS_DECAP_L3.load() == 0 => (0, Revealed::Unknown),
+            Some(node::IPV6) => (BPF_F_ADJ_ROOM_DECAP_L3_IPV6, Revealed::Known),
+            Some(_) => (BPF_F_ADJ_ROOM_DECAP_L3_IPV4, Revealed::Known),
+        };
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | network);
         // SAFETY: the context is valid, no header is alive. Needed because it is foreign code.
-        done(unsafe {
-            bpf_skb_adjust_room(
-                self.skb,
-                -(overhead as i32),
-                BPF_ADJ_ROOM_MAC,
-                u64::from(BPF_F_ADJ_ROOM_FIXED_GSO),
-            )
-        })
+        done(unsafe { bpf_skb_adjust_room(self.skb, -(overhead as i32), BPF_ADJ_ROOM_MAC, flags) })?;
+        Ok(known)
     }
 
-    /// Writes an address of the packet, which the checksum at `checksum_offset` of its transport covers by the pseudo-header, and the
-    /// IPv4 header's own checksum. A transport checksum of zero means "none" if `zero_is_none`.
+    /// What [`Packet::replace_pseudo_header`] wants to know of an IPv6 packet.
     #[inline(always)]
-    pub(super) fn replace_address(&mut self, place: AddressPlace, old: [u8; 4], new: [u8; 4]) -> Result<(), Refused> {
-        let (from, to) = (u64::from(u32::from_ne_bytes(old)), u64::from(u32::from_ne_bytes(new)));
-        let zero = if place.zero_is_none { BPF_F_MARK_MANGLED_0 } else { 0 };
-        let flags = u64::from(BPF_F_PSEUDO_HDR | zero | 4);
-        // SAFETY: the context is valid, no header is alive, and the kernel checks the offsets. Needed because it is foreign code, and
+    pub(super) fn ipv6_checksum_flag() -> u64 {
+        if HAS_CSUM_IPV6.load() == 0 { 0 } else { BPF_F_IPV6 }
+    }
+
+    /// Changes the transport's checksum, `place` bytes after the start of the frame, by the difference of its pseudo-header. A checksum of
+    /// zero means "none" if `zero_is_none`.
+    #[inline(always)]
+    pub(super) fn replace_pseudo_header(
+        &mut self,
+        place: u32,
+        difference: u32,
+        zero_is_none: bool,
+        flag: u64,
+    ) -> Result<(), Refused> {
+        let zero = if zero_is_none { BPF_F_MARK_MANGLED_0 } else { 0 };
+        let flags = u64::from(BPF_F_PSEUDO_HDR | zero) | flag;
+        // SAFETY: the context is valid, no header is alive, and the kernel checks the offset. Needed because it is foreign code, and
         // because only the kernel knows whether the checksum is complete or partial.
-        unsafe {
-            done(bpf_l4_csum_replace(self.skb, place.transport_checksum, from, to, flags))?;
-            done(bpf_l3_csum_replace(self.skb, place.ip_checksum, from, to, 4))?;
-            done(bpf_skb_store_bytes(
-                self.skb,
-                place.address,
-                (&raw const new).cast(),
-                4,
-                0,
-            ))
-        }
+        done(unsafe { bpf_l4_csum_replace(self.skb, place, 0, u64::from(difference), flags) })
+    }
+
+    /// Changes a checksum without pseudo-header, `place` bytes after the start of the frame, by a difference.
+    #[inline(always)]
+    pub(super) fn replace_sum(&mut self, place: u32, difference: u32) -> Result<(), Refused> {
+        // SAFETY: as in `replace_pseudo_header`.
+        done(unsafe { bpf_l4_csum_replace(self.skb, place, 0, u64::from(difference), 0) })
+    }
+
+    /// Changes the transport's checksum as one of its ports changes.
+    #[inline(always)]
+    pub(super) fn replace_port(
+        &mut self,
+        place: u32,
+        old: [u8; 2],
+        new: [u8; 2],
+        zero_is_none: bool,
+    ) -> Result<(), Refused> {
+        let zero = if zero_is_none { BPF_F_MARK_MANGLED_0 } else { 0 };
+        let (from, to) = (u64::from(u16::from_ne_bytes(old)), u64::from(u16::from_ne_bytes(new)));
+        // SAFETY: as in `replace_pseudo_header`.
+        done(unsafe { bpf_l4_csum_replace(self.skb, place, from, to, u64::from(zero | 2)) })
     }
 }
 
-/// Where an address and the checksums over it are: offsets from the start of the packet.
-#[derive(Clone, Copy)]
-pub(super) struct AddressPlace {
-    /// The address itself.
-    pub(super) address: u32,
-    /// The IPv4 header's checksum.
-    pub(super) ip_checksum: u32,
-    /// The transport's checksum.
-    pub(super) transport_checksum: u32,
-    /// Whether a transport checksum of zero means that there is none, as in UDP.
-    pub(super) zero_is_none: bool,
+/// Whether the kernel knows the protocol of a packet that was taken out of another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Revealed {
+    /// It does.
+    Known,
+    /// It still believes in the outer one's.
+    Unknown,
+}
+
+/// The two words of four bytes in eight, in the order in which they lie in memory.
+#[inline(always)]
+fn words(eight: u64) -> [u32; 2] {
+    if cfg!(target_endian = "little") {
+        [eight as u32, (eight >> 32) as u32]
+    } else {
+        [(eight >> 32) as u32, eight as u32]
+    }
 }

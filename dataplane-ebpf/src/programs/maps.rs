@@ -1,18 +1,70 @@
-//! Every map, behind a safe look-up. Values are copied out, so no reference into a map outlives its entry.
+//! Every map, behind a safe look-up.
+//!
+//! A look-up borrows the value where it lies: its memory stays for the whole run of a program, which cannot keep anything longer. The
+//! control plane may replace an entry meanwhile, and the kernel may give the memory to another entry of the same map at once; then what
+//! is read may mix old and new. Each value is valid with any bytes, and the next packet reads the new ones.
 #![allow(unsafe_code)]
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray};
+use aya_ebpf::programs::TcContext;
+use weft_dataplane::abi::flow::Timeouts;
 use weft_dataplane::abi::{
-    Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, Network, Node, OverlayAddress, Peer, Service,
-    VXLAN_PORT, answer, attachment, backend, counter, endpoint, flow, network, node, peer, service,
+    Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, Network, Node,
+    OverlayAddress, Peer, Service, V4, V6, VXLAN_PORT, answer, attachment, backend, counter, endpoint, flow, fragment,
+    jump, network, node, peer, scratch, service,
 };
 
 /// UDP port of the data path; the loader sets it.
 #[unsafe(no_mangle)]
 static DATA_PATH_PORT: Global<u16> = Global::new(VXLAN_PORT);
+
+macro_rules! timeouts {
+    ($($ident:ident = $default:ident;)+) => {
+        $(
+            #[unsafe(no_mangle)]
+            static $ident: Global<u32> = Global::new(Timeouts::DEFAULT.$default);
+        )+
+    };
+}
+
+// In ticks; the loader sets them.
+timeouts! {
+    TCP_OPENING_TICKS = tcp_opening;
+    TCP_ESTABLISHED_TICKS = tcp_established;
+    TCP_FINISHED_TICKS = tcp_finished;
+    TCP_RESET_TICKS = tcp_reset;
+    UDP_TICKS = udp;
+    UDP_ANSWERED_TICKS = udp_answered;
+}
+
+/// The time-outs of flows.
+#[inline(always)]
+pub(super) fn timeouts() -> Timeouts {
+    Timeouts {
+        tcp_opening: TCP_OPENING_TICKS.load(),
+        tcp_established: TCP_ESTABLISHED_TICKS.load(),
+        tcp_finished: TCP_FINISHED_TICKS.load(),
+        tcp_reset: TCP_RESET_TICKS.load(),
+        udp: UDP_TICKS.load(),
+        udp_answered: UDP_ANSWERED_TICKS.load(),
+    }
+}
+
+/// Size of each family's ring of flows; the loader sets it with the size of the map.
+#[unsafe(no_mangle)]
+static RING_SIZE: Global<u32> = Global::new(flow::RING_ENTRIES);
+
+/// Size of each family's ring of flows, at least 1.
+#[inline(always)]
+pub(super) fn ring_size() -> u32 {
+    match RING_SIZE.load() {
+        0 => 1,
+        size => size,
+    }
+}
 
 macro_rules! maps {
     ($($name:literal is $constant:path, $ident:ident: $type:ty = $value:expr;)+) => {
@@ -35,17 +87,36 @@ const fn same(a: &str, b: &str) -> bool {
     index == a.len() && index == b.len()
 }
 
+/// Hash maps take the memory of an entry when it comes: their limits are for clusters a hundred times larger than most.
+const AS_NEEDED: u32 = BPF_F_NO_PREALLOC;
+
 maps! {
-    "attachments" is attachment::NAME, ATTACHMENTS: HashMap<u32, Attachment> = HashMap::with_max_entries(attachment::MAX_ENTRIES, 0);
-    "networks" is network::NAME, NETWORKS: HashMap<u32, Network> = HashMap::with_max_entries(network::MAX_ENTRIES, 0);
-    "endpoints" is endpoint::NAME, ENDPOINTS: HashMap<OverlayAddress, Endpoint> = HashMap::with_max_entries(endpoint::MAX_ENTRIES, 0);
-    "peers" is peer::NAME, PEERS: HashMap<OverlayAddress, Peer> = HashMap::with_max_entries(peer::MAX_ENTRIES, 0);
-    "nodes" is node::NAME, NODES: HashMap<[u8; 4], Node> = HashMap::with_max_entries(node::MAX_ENTRIES, 0);
-    "services" is service::NAME, SERVICES: HashMap<OverlayAddress, Service> = HashMap::with_max_entries(service::MAX_ENTRIES, 0);
-    "backends" is backend::NAME, BACKENDS: HashMap<BackendKey, Backend> = HashMap::with_max_entries(backend::MAX_ENTRIES, 0);
-    "rotations" is service::ROTATION_NAME, ROTATIONS: HashMap<OverlayAddress, u32> = HashMap::with_max_entries(service::MAX_ENTRIES, 0);
-    "flows" is flow::NAME, FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(flow::MAX_ENTRIES, 0);
+    "attachments" is attachment::NAME, ATTACHMENTS: HashMap<u32, Attachment> = HashMap::with_max_entries(attachment::MAX_ENTRIES, AS_NEEDED);
+    "networks" is network::NAME, NETWORKS: HashMap<u32, Network> = HashMap::with_max_entries(network::MAX_ENTRIES, AS_NEEDED);
+    "endpoints" is endpoint::NAME, ENDPOINTS: HashMap<OverlayAddress<V4>, Endpoint> = HashMap::with_max_entries(endpoint::MAX_ENTRIES, AS_NEEDED);
+    "endpoints6" is endpoint::NAME6, ENDPOINTS6: HashMap<OverlayAddress<V6>, Endpoint> = HashMap::with_max_entries(endpoint::MAX_ENTRIES, AS_NEEDED);
+    "peers" is peer::NAME, PEERS: HashMap<OverlayAddress<V4>, Peer> = HashMap::with_max_entries(peer::MAX_ENTRIES, AS_NEEDED);
+    "peers6" is peer::NAME6, PEERS6: HashMap<OverlayAddress<V6>, Peer> = HashMap::with_max_entries(peer::MAX_ENTRIES, AS_NEEDED);
+    "nodes" is node::NAME, NODES: HashMap<V6, Node> = HashMap::with_max_entries(node::MAX_ENTRIES, AS_NEEDED);
+    "services" is service::NAME, SERVICES: HashMap<OverlayAddress<V4>, Service> = HashMap::with_max_entries(service::MAX_ENTRIES, AS_NEEDED);
+    "services6" is service::NAME6, SERVICES6: HashMap<OverlayAddress<V6>, Service> = HashMap::with_max_entries(service::MAX_ENTRIES, AS_NEEDED);
+    "backends" is backend::NAME, BACKENDS: HashMap<BackendKey<V4>, Backend<V4>> = HashMap::with_max_entries(backend::MAX_ENTRIES, AS_NEEDED);
+    "backends6" is backend::NAME6, BACKENDS6: HashMap<BackendKey<V6>, Backend<V6>> = HashMap::with_max_entries(backend::MAX_ENTRIES, AS_NEEDED);
+    "rotations" is service::ROTATION_NAME, ROTATIONS: HashMap<OverlayAddress<V4>, u32> = HashMap::with_max_entries(service::MAX_ENTRIES, AS_NEEDED);
+    "rotations6" is service::ROTATION_NAME6, ROTATIONS6: HashMap<OverlayAddress<V6>, u32> = HashMap::with_max_entries(service::MAX_ENTRIES, AS_NEEDED);
+    "flows" is flow::NAME, FLOWS: HashMap<FlowKey<V4>, Flow<V4>> = HashMap::with_max_entries(flow::MAX_ENTRIES, AS_NEEDED);
+    "flows6" is flow::NAME6, FLOWS6: HashMap<FlowKey<V6>, Flow<V6>> = HashMap::with_max_entries(flow::MAX_ENTRIES, AS_NEEDED);
+    "flow_ring" is flow::RING_NAME, FLOW_RING: Array<FlowKey<V4>> = Array::with_max_entries(flow::RING_ENTRIES, 0);
+    "flow_ring6" is flow::RING_NAME6, FLOW_RING6: Array<FlowKey<V6>> = Array::with_max_entries(flow::RING_ENTRIES, 0);
+    "flow_hands" is flow::HAND_NAME, FLOW_HANDS: Array<u32> = Array::with_max_entries(flow::HAND_ENTRIES, 0);
+    "fragments" is fragment::NAME, FRAGMENTS: LruHashMap<FragmentKey<V4>, FragmentPorts> = LruHashMap::with_max_entries(fragment::MAX_ENTRIES, 0);
+    "fragments6" is fragment::NAME6, FRAGMENTS6: LruHashMap<FragmentKey<V6>, FragmentPorts> = LruHashMap::with_max_entries(fragment::MAX_ENTRIES, 0);
     "answers" is answer::NAME, ANSWERS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(answer::MAX_ENTRIES, 0);
+    "jumps" is jump::NAME, JUMPS: ProgramArray = ProgramArray::with_max_entries(jump::MAX_ENTRIES, 0);
+    "scratch" is scratch::NAME, SCRATCH: PerCpuArray<Scratch<V4>> = PerCpuArray::with_max_entries(scratch::MAX_ENTRIES, 0);
+    "scratch6" is scratch::NAME6, SCRATCH6: PerCpuArray<Scratch<V6>> = PerCpuArray::with_max_entries(scratch::MAX_ENTRIES, 0);
+    "new_flow" is scratch::NEW_FLOW_NAME, NEW_FLOW: PerCpuArray<Flow<V4>> = PerCpuArray::with_max_entries(scratch::MAX_ENTRIES, 0);
+    "new_flow6" is scratch::NEW_FLOW_NAME6, NEW_FLOW6: PerCpuArray<Flow<V6>> = PerCpuArray::with_max_entries(scratch::MAX_ENTRIES, 0);
     "counters" is counter::NAME, COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::MAX_ENTRIES, 0);
 }
 
@@ -53,81 +124,274 @@ macro_rules! look_up {
     ($(#[doc = $doc:literal])+ $name:ident, $map:ident, $key:ty => $value:ty) => {
         $(#[doc = $doc])+
         #[inline(always)]
-        pub(super) fn $name(key: &$key) -> Option<$value> {
-            // SAFETY: an entry's memory stays mapped for the whole run of the program. The control plane may replace the entry
-            // meanwhile, then the copy may mix old and new bytes; each value is valid with any bytes, and the next packet reads
-            // the new ones. Needed because a look-up gives a pointer.
-            $map.get_ptr(key).map(|value| unsafe { *value })
+        pub(super) fn $name(key: &$key) -> Option<&'static $value> {
+            // SAFETY: see the module's documentation. Needed because a look-up gives a pointer.
+            $map.get_ptr(key).map(|value| unsafe { &*value })
         }
     };
 }
 
 look_up! {
-    /// The overlay that an interface belongs to.
+    /// The overlay of an interface.
     attachment, ATTACHMENTS, u32 => Attachment
 }
 look_up! {
-    /// A network that this node takes part in.
+    /// Whether the VNI is weft's.
     network, NETWORKS, u32 => Network
 }
 look_up! {
-    /// A local endpoint.
-    endpoint, ENDPOINTS, OverlayAddress => Endpoint
-}
-look_up! {
-    /// A remote endpoint.
-    peer, PEERS, OverlayAddress => Peer
-}
-look_up! {
     /// The way to a VTEP.
-    node, NODES, [u8; 4] => Node
+    node, NODES, V6 => Node
 }
-look_up! {
+
+/// Room for keys and values on their way into a map.
+#[repr(C, align(8))]
+pub(super) struct Scratch<A: Ip> {
+    /// The key of a flow's other direction.
+    pub(super) twin_key: FlowKey<A>,
+    /// What that becomes.
+    pub(super) twin: Flow<A>,
+    /// The key of another flow.
+    pub(super) other: FlowKey<A>,
+    /// The network of a packet that another program goes on with.
+    pub(super) vni: u64,
+}
+
+/// The maps of one family of addresses.
+pub(super) trait FamilyMaps {
+    /// Its addresses.
+    type Ip: Ip;
+
+    /// A local endpoint.
+    fn endpoint(key: &OverlayAddress<Self::Ip>) -> Option<&'static Endpoint>;
+    /// A remote endpoint.
+    fn peer(key: &OverlayAddress<Self::Ip>) -> Option<&'static Peer>;
     /// A virtual IP.
-    service, SERVICES, OverlayAddress => Service
-}
-look_up! {
+    fn service(key: &OverlayAddress<Self::Ip>) -> Option<&'static Service>;
     /// A slot of a virtual IP.
-    backend, BACKENDS, BackendKey => Backend
-}
-look_up! {
+    fn backend(key: &BackendKey<Self::Ip>) -> Option<&'static Backend<Self::Ip>>;
+    /// How many connections to a virtual IP there were before this one; `None` if the map is full.
+    fn next_rotation(vip: &OverlayAddress<Self::Ip>) -> Option<u32>;
     /// A balanced connection.
-    flow, FLOWS, FlowKey => Flow
+    fn flow(key: &FlowKey<Self::Ip>) -> Option<FlowEntry<Self::Ip>>;
+    /// Remembers a connection; false if the map refused.
+    fn put_flow(key: &FlowKey<Self::Ip>, flow: &Flow<Self::Ip>) -> bool;
+    /// Forgets a connection.
+    fn remove_flow(key: &FlowKey<Self::Ip>);
+    /// The connection in a slot of the ring.
+    fn ring(slot: u32) -> Option<&'static FlowKey<Self::Ip>>;
+    /// Puts a connection into a slot of the ring.
+    fn put_ring(slot: u32, key: &FlowKey<Self::Ip>);
+    /// The ring's next position.
+    fn next_slot() -> Option<u32>;
+    /// The ports of a packet in fragments.
+    fn fragment(key: &FragmentKey<Self::Ip>) -> Option<FragmentPorts>;
+    /// A connection about to be remembered, or what a packet is translated to where that is in no map.
+    fn new_flow() -> Option<&'static mut Flow<Self::Ip>>;
+    /// Room for what a program's stack has none for.
+    fn scratch() -> Option<&'static mut Scratch<Self::Ip>>;
+    /// Remembers the ports of a packet in fragments.
+    fn put_fragment(key: &FragmentKey<Self::Ip>, ports: &FragmentPorts);
 }
 
-/// Remembers a connection, or what changed of it; false if the map refused.
-#[inline(always)]
-pub(super) fn put_flow(key: &FlowKey, flow: &Flow) -> bool {
-    FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_ok()
-}
+macro_rules! family_maps {
+    ($family:ty, $ip:ty, $hand:literal, $endpoints:ident, $peers:ident, $services:ident, $backends:ident, $rotations:ident, $flows:ident, $ring:ident, $fragments:ident, $scratch:ident, $new_flow:ident) => {
+        impl FamilyMaps for $family {
+            type Ip = $ip;
 
-/// Forgets a connection.
-#[inline(always)]
-pub(super) fn remove_flow(key: &FlowKey) {
-    let _ = FLOWS.remove(key);
-}
+            #[inline(always)]
+            fn endpoint(key: &OverlayAddress<$ip>) -> Option<&'static Endpoint> {
+                // SAFETY: as in `look_up!`.
+                $endpoints.get_ptr(key).map(|value| unsafe { &*value })
+            }
 
-/// How many connections to a virtual IP there were before this one; `None` if the map is full.
-#[inline(always)]
-pub(super) fn next_rotation(vip: &OverlayAddress) -> Option<u32> {
-    let position = match ROTATIONS.get_ptr_mut(vip) {
-        Some(position) => position,
-        None => {
-            let _ = ROTATIONS.insert(vip, 0, u64::from(BPF_NOEXIST));
-            ROTATIONS.get_ptr_mut(vip)?
+            #[inline(always)]
+            fn peer(key: &OverlayAddress<$ip>) -> Option<&'static Peer> {
+                // SAFETY: as in `look_up!`.
+                $peers.get_ptr(key).map(|value| unsafe { &*value })
+            }
+
+            #[inline(always)]
+            fn service(key: &OverlayAddress<$ip>) -> Option<&'static Service> {
+                // SAFETY: as in `look_up!`.
+                $services.get_ptr(key).map(|value| unsafe { &*value })
+            }
+
+            #[inline(always)]
+            fn backend(key: &BackendKey<$ip>) -> Option<&'static Backend<$ip>> {
+                // SAFETY: as in `look_up!`.
+                $backends.get_ptr(key).map(|value| unsafe { &*value })
+            }
+
+            #[inline(always)]
+            fn next_rotation(vip: &OverlayAddress<$ip>) -> Option<u32> {
+                let position = match $rotations.get_ptr_mut(vip) {
+                    Some(position) => position,
+                    None => {
+                        let _ = $rotations.insert(vip, 0, u64::from(BPF_NOEXIST));
+                        $rotations.get_ptr_mut(vip)?
+                    }
+                };
+                Some(fetch_add(position))
+            }
+
+            #[inline(always)]
+            fn flow(key: &FlowKey<$ip>) -> Option<FlowEntry<$ip>> {
+                $flows.get_ptr_mut(key).map(|entry| FlowEntry { entry })
+            }
+
+            #[inline(always)]
+            fn put_flow(key: &FlowKey<$ip>, flow: &Flow<$ip>) -> bool {
+                $flows.insert(key, flow, u64::from(BPF_ANY)).is_ok()
+            }
+
+            #[inline(always)]
+            fn remove_flow(key: &FlowKey<$ip>) {
+                let _ = $flows.remove(key);
+            }
+
+            #[inline(always)]
+            fn ring(slot: u32) -> Option<&'static FlowKey<$ip>> {
+                // SAFETY: as in `look_up!`; a key half written is that of no flow.
+                $ring.get_ptr(slot).map(|key| unsafe { &*key })
+            }
+
+            #[inline(always)]
+            fn put_ring(slot: u32, key: &FlowKey<$ip>) {
+                if let Some(place) = $ring.get_ptr_mut(slot) {
+                    // SAFETY: the slot's memory is the map's and stays; two writers at once leave a key of no flow, or of one of
+                    // theirs. Needed because an array's value is written in place.
+                    unsafe { *place = *key };
+                }
+            }
+
+            #[inline(always)]
+            fn next_slot() -> Option<u32> {
+                FLOW_HANDS
+                    .get_ptr_mut($hand)
+                    .map(|hand| fetch_add(hand) % ring_size())
+            }
+
+            #[inline(always)]
+            fn new_flow() -> Option<&'static mut Flow<$ip>> {
+                // SAFETY: as in `scratch`.
+                $new_flow.get_ptr_mut(0).map(|flow| unsafe { &mut *flow })
+            }
+
+            #[inline(always)]
+            fn scratch() -> Option<&'static mut Scratch<$ip>> {
+                // SAFETY: the memory is this CPU's own, on which programs of this kind do not interrupt each other, and one run asks
+                // for it where no earlier answer is in use. Needed because a look-up gives a pointer.
+                $scratch.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+            }
+
+            #[inline(always)]
+            fn fragment(key: &FragmentKey<$ip>) -> Option<FragmentPorts> {
+                // SAFETY: as in `look_up!`.
+                $fragments.get_ptr(key).map(|value| unsafe { *value })
+            }
+
+            #[inline(always)]
+            fn put_fragment(key: &FragmentKey<$ip>, ports: &FragmentPorts) {
+                let _ = $fragments.insert(key, ports, u64::from(BPF_ANY));
+            }
         }
     };
+}
+
+family_maps!(
+    super::family::Inet,
+    V4,
+    0,
+    ENDPOINTS,
+    PEERS,
+    SERVICES,
+    BACKENDS,
+    ROTATIONS,
+    FLOWS,
+    FLOW_RING,
+    FRAGMENTS,
+    SCRATCH,
+    NEW_FLOW
+);
+family_maps!(
+    super::family::Inet6,
+    V6,
+    1,
+    ENDPOINTS6,
+    PEERS6,
+    SERVICES6,
+    BACKENDS6,
+    ROTATIONS6,
+    FLOWS6,
+    FLOW_RING6,
+    FRAGMENTS6,
+    SCRATCH6,
+    NEW_FLOW6
+);
+
+/// An entry of `flows`, in its place.
+#[derive(Clone, Copy)]
+pub(super) struct FlowEntry<A: Ip> {
+    entry: *mut Flow<A>,
+}
+
+impl<A: Ip> FlowEntry<A> {
+    /// The entry, as it was when it was found. Its translation is written once.
+    #[inline(always)]
+    pub(super) fn get(&self) -> &'static Flow<A> {
+        // SAFETY: see the module's documentation. What is written in place meanwhile, by `see` and `add`, is read before. Needed because
+        // a look-up gives a pointer.
+        unsafe { &*self.entry }
+    }
+
+    /// When its last packet was seen.
+    #[inline(always)]
+    pub(super) fn see(&self, now: u32) {
+        // SAFETY: as in `get`; a word is written whole. Needed because the entry is written in place.
+        unsafe { (&raw mut (*self.entry).last_seen).write(now) };
+    }
+
+    /// Adds flags to those that it has.
+    #[inline(always)]
+    pub(super) fn add(&self, flags: u32) {
+        // SAFETY: as in `get`. Needed because the entry is written in place.
+        unsafe { atomic_or(&raw mut (*self.entry).flags, flags) };
+    }
+}
+
+/// Adds one, and gives what was there before.
+#[inline(always)]
+fn fetch_add(word: *mut u32) -> u32 {
     let mut turn = 1_u64;
-    // SAFETY: an entry's memory stays mapped for the whole run of the program and is aligned to 8 bytes; all writers use this
-    // instruction. Needed because the BPF target of Rust has no 32-bit atomics, while the kernel has them since 5.12.
+    // SAFETY: the word is in a map's entry, whose memory stays mapped for the whole run of the program, and is aligned to 4 bytes; all
+    // writers use this instruction. Needed because the BPF target of Rust has no 32-bit atomics, while the kernel has them
+    // since 5.12.
     unsafe {
         core::arch::asm!(
             "w2 = atomic_fetch_add((u32 *)(r1 + 0), w2)",
             inout("r2") turn,
-            in("r1") position,
+            in("r1") word,
         );
     }
-    Some(turn as u32)
+    turn as u32
+}
+
+/// Sets bits.
+///
+/// # Safety
+///
+/// The word is in a map's entry and aligned to 4 bytes.
+#[inline(always)]
+unsafe fn atomic_or(word: *mut u32, bits: u32) {
+    // SAFETY: as in `fetch_add`.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u32 *)(r1 + 0) |= w2",
+            in("r2") u64::from(bits),
+            in("r1") word,
+        );
+    }
 }
 
 /// Whether one more ICMP error may be sent to the container behind `ifindex`; if so it is on the account. Two processors at once may
@@ -150,6 +414,13 @@ pub(super) fn count(counter: Counter) {
         // gives a pointer.
         unsafe { *packets += 1 };
     }
+}
+
+/// Goes on with the program at `index`; comes back only if there is none.
+#[inline(always)]
+pub(super) fn jump(context: &TcContext, index: u32) {
+    // SAFETY: the context is the kernel's. Needed because the helper is foreign code that does not return.
+    let _ = unsafe { JUMPS.tail_call(context, index) };
 }
 
 /// UDP port of the data path, network order.

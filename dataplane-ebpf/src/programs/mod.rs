@@ -1,17 +1,26 @@
 //! The programs. Named by the overlay's direction, not by the hook's.
 
 mod answer;
+mod answer6;
 mod balance;
 mod cursor;
 mod datagram;
 mod decap;
 mod encap;
+mod family;
+mod flows;
+mod frame;
 mod helper;
+mod icmp_error;
 mod local;
 mod maps;
 mod neighbor;
+mod neighbor6;
 mod overlay_egress;
 mod overlay_ingress;
+mod quoted;
+mod sweep;
+mod translate;
 mod verdict;
 
 use weft_dataplane::abi::{ABI_MARK, ABI_VERSION};

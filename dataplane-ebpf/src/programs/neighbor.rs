@@ -1,7 +1,8 @@
 //! Answers a container's ARP requests out of the maps, so that none crosses the overlay.
 
 use super::cursor::Packet;
-use super::maps;
+use super::family::Inet;
+use super::maps::FamilyMaps;
 use super::verdict::Verdict;
 use weft_dataplane::abi::{Attachment, Counter, OverlayAddress};
 use weft_dataplane::packet::{Arp, Ethernet, Header};
@@ -45,11 +46,11 @@ fn mac_of(attachment: &Attachment, ip: [u8; 4]) -> Option<[u8; 6]> {
     if ip == attachment.gateway {
         return Some(attachment.gateway_mac);
     }
-    if let Some(peer) = maps::peer(&address) {
+    if let Some(peer) = Inet::peer(&address) {
         return Some(peer.mac);
     }
-    if let Some(endpoint) = maps::endpoint(&address) {
+    if let Some(endpoint) = Inet::endpoint(&address) {
         return Some(endpoint.mac);
     }
-    maps::service(&address).map(|_| attachment.gateway_mac)
+    Inet::service(&address).map(|_| attachment.gateway_mac)
 }

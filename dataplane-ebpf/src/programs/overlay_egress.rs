@@ -1,19 +1,67 @@
 //! TC ingress of an endpoint's host-side veth: out of a container, into the overlay.
 
+use super::balance::{self, Choice, Place};
 use super::cursor::Packet;
 use super::datagram::Datagram;
+use super::family::{Family, Inet, Inet6, Refusal, Trouble};
+use super::frame::Frame;
 use super::verdict::Verdict;
-use super::{balance, encap, local, maps, neighbor};
+use super::{encap, icmp_error, local, maps, neighbor, neighbor6};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use weft_dataplane::abi::{Attachment, Counter, OverlayAddress};
-use weft_dataplane::packet::{Ethernet, Header, ethernet};
+use weft_dataplane::abi::{Attachment, Counter, Endpoint, Flow, Ip, OverlayAddress, Peer, jump};
+use weft_dataplane::packet::{Ethernet, Header, ethernet, ipv6};
 
-/// The program.
+/// The program, as far as IPv4 goes; IPv6 goes on in [`overlay_egress6`], which has a stack of its own.
 #[classifier]
 pub(super) fn overlay_egress(context: TcContext) -> i32 {
     let mut packet = Packet::new(context);
     handle(&mut packet).action(&packet)
+}
+
+/// Where [`overlay_egress`] goes on with an IPv6 packet.
+#[classifier]
+pub(super) fn overlay_egress6(context: TcContext) -> i32 {
+    let mut packet = Packet::new(context);
+    handle6(&mut packet).action(&packet)
+}
+
+#[inline(always)]
+fn handle6(packet: &mut Packet) -> Verdict {
+    let Some(attachment) = maps::attachment(&packet.ifindex()) else {
+        return Verdict::Drop(Counter::DropNotAttached);
+    };
+    let Some(frame) = packet.headers().next::<Ethernet>().map(|header| Frame::of(header)) else {
+        return Verdict::Drop(Counter::DropTruncated);
+    };
+    packet_of::<Inet6>(packet, attachment, &frame)
+}
+
+/// Where [`overlay_egress`] goes on with a packet of which more must be found out than of those that make up the load: one that opens a
+/// balanced connection, or is refused, or needs an answer.
+#[classifier]
+pub(super) fn overlay_balance(context: TcContext) -> i32 {
+    let mut packet = Packet::new(context);
+    handle_balanced::<Inet>(&mut packet).action(&packet)
+}
+
+/// The same for IPv6.
+#[classifier]
+pub(super) fn overlay_balance6(context: TcContext) -> i32 {
+    let mut packet = Packet::new(context);
+    handle_balanced::<Inet6>(&mut packet).action(&packet)
+}
+
+#[inline(always)]
+fn handle_balanced<F: Family>(packet: &mut Packet) -> Verdict {
+    let Some(attachment) = maps::attachment(&packet.ifindex()) else {
+        return Verdict::Drop(Counter::DropNotAttached);
+    };
+    let mut datagram = Datagram::default();
+    match F::read(packet, Ethernet::LENGTH, &mut datagram) {
+        Ok(()) => route_all::<F>(packet, attachment, &mut datagram),
+        Err(counter) => Verdict::Drop(counter),
+    }
 }
 
 #[inline(always)]
@@ -22,47 +70,137 @@ fn handle(packet: &mut Packet) -> Verdict {
         return Verdict::Drop(Counter::DropNotAttached);
     };
     packet.pull(Ethernet::LENGTH);
-    let Some(frame) = packet.headers().next::<Ethernet>().map(|header| *header) else {
+    let Some(frame) = packet.headers().next::<Ethernet>().map(|header| Frame::of(header)) else {
         return Verdict::Drop(Counter::DropTruncated);
     };
     match frame.ethertype {
-        ethernet::IPV4 => {}
-        ethernet::ARP => return neighbor::answer(packet, &attachment),
-        _ => return Verdict::Drop(Counter::DropUnknownProtocol),
+        ethernet::IPV4 => packet_of::<Inet>(packet, attachment, &frame),
+        ethernet::IPV6 => packet.go_on(jump::EGRESS6),
+        ethernet::ARP => neighbor::answer(packet, attachment),
+        _ => Verdict::Drop(Counter::DropUnknownProtocol),
     }
-    let datagram = match Datagram::read(packet, Ethernet::LENGTH) {
-        Ok(datagram) => datagram,
-        Err(counter) => return Verdict::Drop(counter),
-    };
-    if frame.source != attachment.mac || datagram.source != attachment.ip {
-        return Verdict::Drop(Counter::DropSpoofedSource);
-    }
-    if ethernet::is_group(frame.destination) || datagram.destination[0] >= 224 {
-        return Verdict::Drop(Counter::DropMulticast);
-    }
-    route(packet, &attachment, &datagram)
 }
 
-/// Peers first: theirs is the path that most packets take.
 #[inline(always)]
-fn route(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram) -> Verdict {
-    let destination = OverlayAddress {
-        vni: attachment.vni,
-        ip: datagram.destination,
-    };
-    if let Some(peer) = maps::peer(&destination) {
-        balance::forget_reply_of_direct(attachment.vni, datagram);
-        return encap::send(packet, attachment, datagram, &peer);
+fn packet_of<F: Family>(packet: &mut Packet, attachment: &Attachment, frame: &Frame) -> Verdict {
+    let mut datagram = Datagram::default();
+    if let Err(counter) = F::read(packet, Ethernet::LENGTH, &mut datagram) {
+        return Verdict::Drop(counter);
     }
-    if let Some(endpoint) = maps::endpoint(&destination) {
-        balance::forget_reply_of_direct(attachment.vni, datagram);
-        if let Err(counter) = balance::translate_reply(packet, attachment.vni, datagram) {
-            return Verdict::Drop(counter);
+    if datagram.protocol == ipv6::ICMP
+        && F::ICMP == ipv6::ICMP
+        && let Some(verdict) = neighbor6::answer::<F>(packet, attachment, frame, &datagram)
+    {
+        return verdict;
+    }
+    // Before the source is looked at, because much of IPv6's comes from the link's own address.
+    if frame.group || F::is_group(&datagram.destination) {
+        return Verdict::Drop(Counter::DropMulticast);
+    }
+    if frame.source != attachment.mac || datagram.source != F::own(attachment) {
+        return Verdict::Drop(Counter::DropSpoofedSource);
+    }
+    if datagram.ttl == 0 {
+        let refusal = Refusal {
+            from: F::gateway(attachment),
+            trouble: Trouble::TimeExceeded,
+            reason: Counter::DropTtlExpired,
+        };
+        return F::unreachable(packet, attachment, &datagram, &refusal);
+    }
+    route::<F>(packet, attachment, &datagram)
+}
+
+/// What makes up the load: packets to peers and neighbours, and those of known connections. Peers first: theirs is the path that most
+/// packets take.
+#[inline(always)]
+fn route<F: Family>(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram<F::Ip>) -> Verdict {
+    let destination = OverlayAddress::new(attachment.vni, datagram.destination);
+    if let Some(peer) = F::peer(&destination) {
+        if balance::may_be_beside::<F>(attachment, datagram, peer.flags) {
+            return packet.go_on(F::BALANCE);
+        }
+        return encap::send::<F>(packet, attachment, datagram, peer);
+    }
+    if let Some(endpoint) = F::endpoint(&destination) {
+        let beside = balance::may_be_beside::<F>(attachment, datagram, endpoint.flags);
+        if beside || balance::may_be_reply::<F>(attachment.vni, datagram) {
+            return packet.go_on(F::BALANCE);
         }
         return local::deliver(packet, endpoint.ifindex, endpoint.mac, None, Counter::DeliveredLocally);
     }
-    match maps::service(&destination) {
-        Some(service) => balance::to_backend(packet, attachment, datagram, &service),
-        None => Verdict::Drop(Counter::DropUnknownDestination),
+    // The stack has no room for that, too, with addresses of 16 bytes.
+    if !<F::Ip as Ip>::V6
+        && F::service(&destination).is_some()
+        && let Some(verdict) = balance::to_known_backend::<F>(packet, attachment, datagram)
+    {
+        return verdict;
+    }
+    packet.go_on(F::BALANCE)
+}
+
+#[inline(always)]
+fn route_all<F: Family>(packet: &mut Packet, attachment: &Attachment, datagram: &mut Datagram<F::Ip>) -> Verdict {
+    let destination = OverlayAddress::new(attachment.vni, datagram.destination);
+    if let Some(peer) = F::peer(&destination) {
+        return match balance::beside::<F>(attachment, datagram, peer.flags) {
+            Ok(flow) => send_or_go::<F>(packet, attachment, datagram, flow, peer),
+            Err(counter) => Verdict::Drop(counter),
+        };
+    }
+    if let Some(endpoint) = F::endpoint(&destination) {
+        return match balance::beside::<F>(attachment, datagram, endpoint.flags) {
+            Ok(Some(flow)) => {
+                let place = Place::here(endpoint);
+                balance::go::<F>(packet, attachment, datagram, &Choice { flow, place })
+            }
+            Ok(None) => to_endpoint::<F>(packet, attachment, datagram, endpoint),
+            Err(counter) => Verdict::Drop(counter),
+        };
+    }
+    if let Some(service) = F::service(&destination) {
+        return balance::to_backend::<F>(packet, attachment, datagram, service);
+    }
+    if datagram.destination == F::gateway(attachment)
+        && datagram.protocol == F::ICMP
+        && let Some(answered) = F::echo(packet, attachment, datagram)
+    {
+        return answered;
+    }
+    Verdict::Drop(Counter::DropUnknownDestination)
+}
+
+#[inline(always)]
+fn send_or_go<F: Family>(
+    packet: &mut Packet,
+    attachment: &Attachment,
+    datagram: &Datagram<F::Ip>,
+    flow: Option<&'static Flow<F::Ip>>,
+    peer: &'static Peer,
+) -> Verdict {
+    match flow {
+        None => encap::send_apart::<F>(packet, attachment, datagram, peer),
+        Some(flow) => {
+            let place = Place::there(peer);
+            balance::go::<F>(packet, attachment, datagram, &Choice { flow, place })
+        }
+    }
+}
+
+#[inline(never)]
+fn to_endpoint<F: Family>(
+    packet: &mut Packet,
+    attachment: &Attachment,
+    datagram: &Datagram<F::Ip>,
+    endpoint: &'static Endpoint,
+) -> Verdict {
+    let translated = if datagram.protocol == F::ICMP {
+        icmp_error::from_backend::<F>(packet, attachment.vni, datagram)
+    } else {
+        balance::translate_reply::<F>(packet, attachment.vni, datagram)
+    };
+    match translated {
+        Ok(()) => local::deliver(packet, endpoint.ifindex, endpoint.mac, None, Counter::DeliveredLocally),
+        Err(counter) => Verdict::Drop(counter),
     }
 }

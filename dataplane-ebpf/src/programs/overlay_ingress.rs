@@ -2,45 +2,76 @@
 
 use super::cursor::Packet;
 use super::datagram::Datagram;
+use super::family::{Family, Inet, Inet6};
+use super::frame::Frame;
 use super::verdict::Verdict;
 use super::{decap, maps};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use weft_dataplane::abi::{Counter, OverlayAddress};
-use weft_dataplane::packet::{Ethernet, Header, Ipv4, Udp, Vxlan, ethernet, ipv4};
+use weft_dataplane::abi::{Counter, OverlayAddress, V6, jump, mapped, node};
+use weft_dataplane::packet::{Ethernet, Header, Ipv4, Ipv6, Udp, Vxlan, ethernet, ipv4, vxlan};
 
-/// Where the inner frame starts when the outer IPv4 header has no options.
-const INNER_FRAME: usize = Ethernet::LENGTH + Ipv4::LENGTH + Udp::LENGTH + Vxlan::LENGTH;
-
-/// The program.
+/// The program, as far as IPv4 inside goes; IPv6 goes on in [`overlay_ingress6`], which has a stack of its own.
 #[classifier]
 pub(super) fn overlay_ingress(context: TcContext) -> i32 {
     let mut packet = Packet::new(context);
-    handle(&mut packet).action(&packet)
+    handle::<false>(&mut packet).action(&packet)
+}
+
+/// Where [`overlay_ingress`] goes on with IPv6 inside.
+#[classifier]
+pub(super) fn overlay_ingress6(context: TcContext) -> i32 {
+    let mut packet = Packet::new(context);
+    handle::<true>(&mut packet).action(&packet)
 }
 
 /// The outer headers of a packet to the data path's port.
-struct Outer {
-    source: [u8; 4],
+pub(super) struct Outer {
+    /// The VTEP that sent it.
+    source: V6,
+    /// Family of the underlay.
+    pub(super) family: u32,
+    /// Differentiated services and congestion notification.
+    pub(super) traffic_class: u8,
+    /// Length of the IP header.
     header_length: usize,
 }
 
+impl Outer {
+    /// Length of all that is taken off after the Ethernet header.
+    #[inline(always)]
+    pub(super) fn overhead(&self) -> usize {
+        if self.family == node::IPV6 {
+            vxlan::OVERHEAD6
+        } else {
+            vxlan::OVERHEAD
+        }
+    }
+
+    /// Whether the header has neither options nor extension headers.
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        self.family == node::IPV6 || self.header_length == Ipv4::LENGTH
+    }
+}
+
 #[inline(always)]
-fn handle(packet: &mut Packet) -> Verdict {
+fn handle<const INNER_IPV6: bool>(packet: &mut Packet) -> Verdict {
     let Some(outer) = outer(packet) else {
         return Verdict::Pass;
     };
-    if outer.header_length != Ipv4::LENGTH {
+    if !outer.is_plain() {
         return with_options(packet, &outer);
     }
-    packet.pull(INNER_FRAME + Ethernet::LENGTH);
+    let inner_frame = outer.overhead();
+    packet.pull(inner_frame + Ethernet::LENGTH);
     let mut headers = packet.headers();
-    headers.skip(INNER_FRAME - Vxlan::LENGTH);
+    headers.skip(inner_frame - Vxlan::LENGTH);
     let Some(tunnel) = headers.next::<Vxlan>().map(|header| *header) else {
         return Verdict::Pass;
     };
-    let frame = headers.next::<Ethernet>().map(|header| *header);
-    match receive(packet, &outer, &tunnel, frame) {
+    let frame = headers.next::<Ethernet>().map(|header| Frame::of(header));
+    match receive::<INNER_IPV6>(packet, &outer, &tunnel, frame) {
         Ok(verdict) => verdict,
         // Only now, because the hot path does without this look-up: is the network weft's at all?
         Err(counter) if maps::network(&tunnel.vni()).is_some() => Verdict::Drop(counter),
@@ -48,7 +79,7 @@ fn handle(packet: &mut Packet) -> Verdict {
     }
 }
 
-/// The outer headers, if the packet is an IPv4 packet of this host's to the data path's port, and whole.
+/// The outer headers, if the packet is an IP packet of this host's to the data path's port, and whole.
 #[inline(always)]
 fn outer(packet: &mut Packet) -> Option<Outer> {
     if packet.vlan_present() != 0 || !packet.is_for_host() {
@@ -56,8 +87,10 @@ fn outer(packet: &mut Packet) -> Option<Outer> {
     }
     packet.pull(Ethernet::LENGTH + Ipv4::LENGTH + Udp::LENGTH);
     let mut headers = packet.headers();
-    if headers.next::<Ethernet>()?.ethertype != ethernet::IPV4 {
-        return None;
+    match headers.next::<Ethernet>()?.ethertype {
+        ethernet::IPV4 => {}
+        ethernet::IPV6 => return outer_ipv6(packet),
+        _ => return None,
     }
     let ip = *headers.next::<Ipv4>()?;
     if ip.protocol != [ipv4::UDP] || ip.is_fragment() {
@@ -73,39 +106,73 @@ fn outer(packet: &mut Packet) -> Option<Outer> {
         return None;
     }
     Some(Outer {
-        source: ip.source,
+        source: mapped(ip.source),
+        family: node::IPV4,
+        traffic_class: ip.tos[0],
         header_length,
     })
 }
 
+/// VTEPs send no extension headers; what has some is not looked into.
+#[inline(always)]
+fn outer_ipv6(packet: &mut Packet) -> Option<Outer> {
+    packet.pull(Ethernet::LENGTH + Ipv6::LENGTH + Udp::LENGTH);
+    let mut headers = packet.headers();
+    headers.skip(Ethernet::LENGTH);
+    let ip = headers.next::<Ipv6>()?;
+    if !ip.is_valid() || ip.next_header != [ipv4::UDP] {
+        return None;
+    }
+    let outer = Outer {
+        source: V6::new(ip.source),
+        family: node::IPV6,
+        traffic_class: ip.traffic_class(),
+        header_length: Ipv6::LENGTH,
+    };
+    (headers.next::<Udp>()?.destination == maps::data_path_port()).then_some(outer)
+}
+
 /// Delivers the inner frame. An error is the reason to drop it, if its network is weft's.
 #[inline(always)]
-fn receive(packet: &mut Packet, outer: &Outer, tunnel: &Vxlan, frame: Option<Ethernet>) -> Result<Verdict, Counter> {
+fn receive<const INNER_IPV6: bool>(
+    packet: &mut Packet,
+    outer: &Outer,
+    tunnel: &Vxlan,
+    frame: Option<Frame>,
+) -> Result<Verdict, Counter> {
     if !tunnel.is_valid() {
         return Err(Counter::DropBadVxlan);
     }
-    let vni = tunnel.vni();
     let frame = frame.ok_or(Counter::DropTruncated)?;
-    if frame.ethertype != ethernet::IPV4 {
-        return Err(Counter::DropInnerProtocol);
+    match frame.ethertype {
+        ethernet::IPV4 if !INNER_IPV6 => receive_packet::<Inet>(packet, outer, tunnel.vni(), &frame),
+        ethernet::IPV6 if INNER_IPV6 => receive_packet::<Inet6>(packet, outer, tunnel.vni(), &frame),
+        ethernet::IPV6 => Ok(packet.go_on(jump::INGRESS6)),
+        _ => Err(Counter::DropInnerProtocol),
     }
-    let datagram = Datagram::read(packet, INNER_FRAME + Ethernet::LENGTH).map_err(|counter| match counter {
+}
+
+#[inline(always)]
+fn receive_packet<F: Family>(packet: &mut Packet, outer: &Outer, vni: u32, frame: &Frame) -> Result<Verdict, Counter> {
+    let mut datagram = Datagram::default();
+    F::read(packet, outer.overhead() + Ethernet::LENGTH, &mut datagram).map_err(|counter| match counter {
         Counter::DropUnknownProtocol => Counter::DropInnerProtocol,
         other => other,
     })?;
-    let destination = OverlayAddress {
-        vni,
-        ip: datagram.destination,
-    };
-    let endpoint = maps::endpoint(&destination).ok_or(Counter::DropNoEndpoint)?;
-    let source = OverlayAddress {
-        vni,
-        ip: datagram.source,
-    };
-    if maps::peer(&source).is_none_or(|peer| peer.vtep != outer.source) {
+    let destination = OverlayAddress::new(vni, datagram.destination);
+    let endpoint = F::endpoint(&destination).ok_or(Counter::DropNoEndpoint)?;
+    let source = OverlayAddress::new(vni, datagram.source);
+    if F::peer(&source).is_none_or(|peer| peer.vtep != outer.source) {
         return Err(Counter::DropUnknownPeer);
     }
-    Ok(decap::receive(packet, vni, &datagram, frame.source, &endpoint))
+    Ok(decap::receive::<F>(
+        packet,
+        outer,
+        vni,
+        &datagram,
+        frame.source,
+        endpoint,
+    ))
 }
 
 /// VTEPs do not send IPv4 options; what does is not decapsulated.

@@ -1,4 +1,5 @@
 use super::*;
+use weft_dataplane::abi::mapped;
 
 fn dump(name: &str, entries: Vec<(Vec<u8>, Vec<u8>)>) -> MapView {
     MapView::new(MapDump {
@@ -31,6 +32,8 @@ fn each_map_prints_its_entries() {
         gateway,
         mac: MAC,
         gateway_mac,
+        ip6: V6::UNSPECIFIED,
+        gateway6: V6::UNSPECIFIED,
     };
     let network = Network {
         gateway,
@@ -38,16 +41,19 @@ fn each_map_prints_its_entries() {
         prefix_len: 24,
         padding: 0,
     };
-    let vtep = [192, 168, 0, 2];
+    let vtep = mapped([192, 168, 0, 2]);
     let node = Node {
-        next_hop: [192, 168, 0, 254],
-        source: [192, 168, 0, 1],
+        next_hop: mapped([192, 168, 0, 254]),
+        source: mapped([192, 168, 0, 1]),
         ifindex: 3,
         mtu: 1500,
+        family: node::IPV4,
+        padding: 0,
     };
     let service = Service {
         backend_count: 2,
         policy: service::POLICY_ROUND_ROBIN,
+        affinity_seconds: 0,
     };
     let slot = BackendKey {
         vni: 4097,
@@ -72,7 +78,7 @@ fn each_map_prints_its_entries() {
                 Endpoint {
                     ifindex: 7,
                     mac: MAC,
-                    padding: [0; 2],
+                    flags: 0,
                 },
             ),
             "vni 4097 10.0.1.3 -> ifindex 7 mac 02:42:0a:00:01:03",
@@ -84,7 +90,7 @@ fn each_map_prints_its_entries() {
                 Peer {
                     vtep,
                     mac: MAC,
-                    padding: [0; 2],
+                    flags: 0,
                 },
             ),
             "vni 4097 10.0.1.3 -> vtep 192.168.0.2 mac 02:42:0a:00:01:03",
@@ -122,22 +128,24 @@ fn each_map_prints_its_entries() {
 #[test]
 fn flows_print_both_directions() {
     let key = FlowKey {
-        vni: 4097,
+        network: flow::network(4097, 6),
         source: IP,
         destination: [10, 0, 1, 2],
         source_port: 40000u16.to_be_bytes(),
         destination_port: 80u16.to_be_bytes(),
-        protocol: 6,
+        reserved: flow::RESERVED,
     };
     let flow = Flow {
-        last_seen_ns: 12_034_567_890,
+        last_seen: flow::ticks(12_034_567_890),
+        flags: flow::REPLY | flow::ESTABLISHED,
         source: IP,
         destination: [10, 0, 1, 9],
-        flags: flow::REPLY | flow::CLOSING,
-        padding: 0,
+        source_port: 40000u16.to_be_bytes(),
+        destination_port: 81u16.to_be_bytes(),
+        slot: 0,
     };
     let view = dump("flows", vec![raw(key, flow)]);
-    let line = "vni 4097 tcp 10.0.1.3:40000 to 10.0.1.2:80 -> 10.0.1.3 to 10.0.1.9, reply, closing, last seen 12.034 s after boot";
+    let line = "vni 4097 tcp 10.0.1.3:40000 to 10.0.1.2:80 -> 10.0.1.3:40000 to 10.0.1.9:81, reply, established, last seen 12.029 s after boot";
     assert_eq!(lines(&view), [line]);
     let json = String::from_utf8(view.json().compact()).unwrap();
     assert!(
@@ -179,9 +187,9 @@ fn entries_are_sorted_by_value_of_the_key() {
         raw(
             OverlayAddress { vni, ip: IP },
             Peer {
-                vtep: IP,
+                vtep: mapped(IP),
                 mac: MAC,
-                padding: [0; 2],
+                flags: 0,
             },
         )
     };
@@ -228,9 +236,12 @@ fn the_first_line_counts() {
 fn an_unknown_name_is_told_the_known_ones() {
     assert_eq!(
         check_name("peer"),
-        Err("map \"peer\" does not exist, there are: answers, attachments, backends, counters, endpoints, flows, networks, nodes, \
-             peers, rotations, services"
-            .to_owned())
+        Err(
+            "map \"peer\" does not exist, there are: answers, attachments, backends, backends6, counters, endpoints, \
+             endpoints6, flows, flows6, fragments, fragments6, networks, nodes, peers, peers6, rotations, rotations6, \
+             services, services6"
+                .to_owned()
+        )
     );
     assert_eq!(check_name("peers"), Ok(()));
 }

@@ -210,15 +210,15 @@ pub(crate) fn answer(request: Request) {
 }
 
 fn peers_map(name: String) -> MapDump {
-    use weft_dataplane::abi::{MapType, OverlayAddress, Peer};
+    use weft_dataplane::abi::{MapType, OverlayAddress, Peer, mapped};
     let key = OverlayAddress {
         vni: 4097,
         ip: [10, 0, 1, 3],
     };
     let value = Peer {
-        vtep: [192, 168, 0, 2],
+        vtep: mapped([192, 168, 0, 2]),
         mac: [2, 0x42, 10, 0, 1, 3],
-        padding: [0; 2],
+        flags: 0,
     };
     let entries = vec![(key.as_bytes().to_vec(), value.as_bytes().to_vec())];
     MapDump {

@@ -18,7 +18,7 @@ use weft_core::reconcile::{self, Entry, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
     self, Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, MapType, Network, Node, OverlayAddress,
-    Peer, Service, flow,
+    Peer, Service, V6, flow, mapped, node,
 };
 
 /// Packets in a sequence. No container may be sent so many errors that the programs send it no more.
@@ -67,10 +67,9 @@ pub struct Summary {
 pub fn run(seed: u64, packets: u64, mut progress: impl FnMut(&Summary)) -> Result<Summary, String> {
     let mut lab = Lab::new();
     let mut summary = Summary::default();
-    let may_age = is_old_enough();
     let mut number = seed;
     while summary.packets < packets {
-        let sequence = random::sequence(&mut Numbers::new(number), &lab, LENGTH, may_age);
+        let sequence = random::sequence(&mut Numbers::new(number), &lab, LENGTH);
         if compare(&mut lab, &sequence, &mut summary).is_some()
             && (1..ATTEMPTS).all(|_| differs(&mut lab, &sequence).is_some())
         {
@@ -82,13 +81,6 @@ pub fn run(seed: u64, packets: u64, mut progress: impl FnMut(&Summary)) -> Resul
         progress(&summary);
     }
     Ok(summary)
-}
-
-/// A connection can be made to look old only on a machine that is older.
-fn is_old_enough() -> bool {
-    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let seconds = uptime.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok());
-    seconds.is_some_and(|seconds| seconds > 600)
 }
 
 fn differs(lab: &mut Lab, sequence: &Sequence) -> Option<Difference> {
@@ -140,6 +132,8 @@ fn compare_part(
             .filter(|(_, count)| *count != 0)
             .collect();
         before = after;
+        let connections = connections(dataplane);
+        world.other_port = translated_port(&connections, world);
         let mut expected = world.process(*origin, packet);
         if expected.encapsulated {
             take_port(&mut expected.packet, &result.packet);
@@ -154,7 +148,7 @@ fn compare_part(
         for (counter, count) in &got.counted {
             *summary.counted.entry(*counter).or_insert(0) += count;
         }
-        let connections = connections(dataplane, world);
+        let connections = with_times_of(connections, world);
         if got != expected || connections != world.connections {
             return Some(Difference {
                 index: start + index,
@@ -164,6 +158,25 @@ fn compare_part(
         }
     }
     None
+}
+
+/// The port that a new connection has got because its own was taken: the model does not choose it, but says whether it may be.
+fn translated_port(connections: &BTreeMap<Way, Change>, world: &World) -> Option<u16> {
+    let new = connections
+        .iter()
+        .filter(|(way, _)| !world.connections.contains_key(way));
+    let mut ports = new
+        .filter(|(way, change)| !change.reply && change.source.1 != way.source.1)
+        .map(|(_, change)| change.source.1);
+    ports.next()
+}
+
+/// Points in time are not compared: the model's count.
+fn with_times_of(mut connections: BTreeMap<Way, Change>, world: &World) -> BTreeMap<Way, Change> {
+    for (way, change) in &mut connections {
+        change.stale = world.connections.get(way).is_some_and(|change| change.stale);
+    }
+    connections
 }
 
 /// The outer source port may be any of the dynamic range (RFC 7348 section 5).
@@ -184,25 +197,30 @@ fn counters(dataplane: &Dataplane) -> BTreeMap<Counter, u64> {
         .collect()
 }
 
-/// What the flow table holds. Points in time are not compared, so what the model has of them is taken over.
-fn connections(dataplane: &Dataplane, world: &World) -> BTreeMap<Way, Change> {
+/// What the flow table holds, without points in time.
+fn connections(dataplane: &Dataplane) -> BTreeMap<Way, Change> {
     let dump = dataplane.dump(flow::NAME).unwrap_or_else(|error| panic!("{error}"));
     let port = u16::from_be_bytes;
     let entry = |(key, value): &(Vec<u8>, Vec<u8>)| {
         let key = FlowKey::from_bytes(key).expect("a key of the map");
         let value = Flow::from_bytes(value).expect("a value of the map");
         let way = Way {
-            vni: key.vni,
-            protocol: key.protocol as u8,
+            vni: key.vni(),
+            protocol: key.network as u8,
             source: (key.source, port(key.source_port)),
             destination: (key.destination, port(key.destination_port)),
         };
         let change = Change {
-            source: value.source,
-            destination: value.destination,
+            source: (value.source, port(value.source_port)),
+            destination: (value.destination, port(value.destination_port)),
             reply: value.flags & flow::REPLY != 0,
-            closing: value.flags & flow::CLOSING != 0,
-            stale: world.connections.get(&way).is_some_and(|change| change.stale),
+            direct: value.flags & flow::DIRECT != 0,
+            answered: value.flags & flow::ANSWERED != 0,
+            established: value.flags & flow::ESTABLISHED != 0,
+            client_finished: value.flags & flow::CLIENT_FINISHED != 0,
+            backend_finished: value.flags & flow::BACKEND_FINISHED != 0,
+            reset: value.flags & flow::RESET != 0,
+            stale: false,
         };
         (way, change)
     };
@@ -212,7 +230,7 @@ fn connections(dataplane: &Dataplane, world: &World) -> BTreeMap<Way, Change> {
 /// The maps of a world.
 fn contents(world: &World, lab: &Lab) -> MapContents {
     let mut contents = MapContents::default();
-    let at = |(vni, ip): (u32, Ip)| OverlayAddress { vni, ip };
+    let at = |(vni, ip): (u32, Ip)| OverlayAddress::new(vni, ip);
     let mut entries = Vec::new();
     for vni in &world.networks {
         let network = Network {
@@ -230,6 +248,8 @@ fn contents(world: &World, lab: &Lab) -> MapContents {
             gateway: world.gateway.1,
             mac: attachment.mac,
             gateway_mac: world.gateway.0,
+            ip6: V6::UNSPECIFIED,
+            gateway6: V6::UNSPECIFIED,
         };
         entries.push(Entry::Attachment(*ifindex, attachment));
     }
@@ -237,26 +257,28 @@ fn contents(world: &World, lab: &Lab) -> MapContents {
         let endpoint = Endpoint {
             ifindex: lab.bob,
             mac: *mac,
-            padding: [0; 2],
+            flags: backend_flag(world, *address),
         };
         entries.push(Entry::Endpoint(at(*address), endpoint));
     }
     for (address, (vtep, mac)) in &world.peers {
         let peer = Peer {
-            vtep: *vtep,
+            vtep: mapped(*vtep),
             mac: *mac,
-            padding: [0; 2],
+            flags: backend_flag(world, *address),
         };
         entries.push(Entry::Peer(at(*address), peer));
     }
     for (vtep, (source, mtu)) in &world.nodes {
         let node = Node {
-            next_hop: *vtep,
-            source: *source,
+            next_hop: mapped(*vtep),
+            source: mapped(*source),
             ifindex: lab.uplink,
             mtu: *mtu,
+            family: node::IPV4,
+            padding: 0,
         };
-        entries.push(Entry::Node(*vtep, node));
+        entries.push(Entry::Node(mapped(*vtep), node));
     }
     for ((vni, vip), backends) in &world.services {
         for (slot, ip) in backends.iter().enumerate() {
@@ -270,6 +292,7 @@ fn contents(world: &World, lab: &Lab) -> MapContents {
         let service = Service {
             backend_count: backends.len() as u32,
             policy: abi::service::POLICY_ROUND_ROBIN,
+            affinity_seconds: 0,
         };
         entries.push(Entry::Service(at((*vni, *vip)), service));
     }
@@ -277,6 +300,15 @@ fn contents(world: &World, lab: &Lab) -> MapContents {
         reconcile::apply(&Step::Put(entry), &mut contents);
     }
     contents
+}
+
+/// Who stands behind a virtual IP is marked.
+fn backend_flag(world: &World, (vni, ip): (u32, Ip)) -> u16 {
+    if world.is_backend(vni, ip) {
+        abi::peer::BACKEND
+    } else {
+        0
+    }
 }
 
 /// The shortest sequence that can be got out of one that differs, by leaving events and entries away.

@@ -6,7 +6,7 @@ use crate::model::{Attachment, Origin, World};
 use crate::packet::{Datagram, Ip, Mac, Payload, Tunnel, arp_bytes, ethernet_bytes};
 use crate::programs::{FOREIGN_VNI, GATEWAY, Lab, UPLINK, VNI};
 use weft_dataplane::abi::VXLAN_PORT;
-use weft_dataplane::packet::{Arp, arp, ethernet, ipv4};
+use weft_dataplane::packet::{Arp, arp, checksum, ethernet, ipv4};
 
 /// A second network, in which the same addresses may be others.
 const OTHER_VNI: u32 = VNI + 1;
@@ -59,10 +59,10 @@ fn station(number: u8) -> (Mac, Ip) {
 }
 
 /// A random sequence.
-pub(super) fn sequence(numbers: &mut Numbers, lab: &Lab, length: usize, may_age: bool) -> Sequence {
+pub(super) fn sequence(numbers: &mut Numbers, lab: &Lab, length: usize) -> Sequence {
     let world = world(numbers, lab);
     let event = |_| {
-        if may_age && numbers.once_in(30) {
+        if numbers.once_in(30) {
             return Event::Silence;
         }
         let (origin, packet) = packet(numbers, &world, lab);
@@ -179,8 +179,13 @@ fn datagram(numbers: &mut Numbers, from: (Mac, Ip), to: (Mac, Ip)) -> Datagram {
         _ => numbers.below(40),
     };
     let data = numbers.bytes(length);
-    let (source, destination) = (numbers.of(&PORTS), numbers.of(&PORTS));
-    let payload = match numbers.below(20) {
+    // Half of all talk on the same two ports, so that connections meet.
+    let (source, destination) = if numbers.once_in(2) {
+        (40000, 53)
+    } else {
+        (numbers.of(&PORTS), numbers.of(&PORTS))
+    };
+    let payload = match numbers.below(26) {
         0..=7 => {
             let flags = match numbers.below(8) {
                 0..=2 => 0x02,
@@ -194,9 +199,9 @@ fn datagram(numbers: &mut Numbers, from: (Mac, Ip), to: (Mac, Ip)) -> Datagram {
         8..=14 => Payload::Udp(source, destination, data),
         15 => Payload::UdpWithoutChecksum(source, destination, data),
         16 => Payload::Echo(numbers.next() as u16),
-        17 => Payload::Raw(ipv4::ICMP, data),
+        17 | 20.. => Payload::Raw(ipv4::ICMP, error(numbers, from, to, source, destination)),
         18 => Payload::Raw(numbers.of(&[ipv4::TCP, ipv4::UDP]), data),
-        _ => Payload::Raw(numbers.next() as u8, data),
+        19 => Payload::Raw(numbers.next() as u8, data),
     };
     let mut datagram = Datagram::new(from, to, payload);
     if numbers.once_in(10) {
@@ -207,9 +212,48 @@ fn datagram(numbers: &mut Numbers, from: (Mac, Ip), to: (Mac, Ip)) -> Datagram {
         datagram.fragment = numbers.of(&[0, 0x2000, 0x4000, 0x8000, fragment, 0x2000 | fragment]);
     }
     if numbers.once_in(10) {
-        datagram.ttl = numbers.next() as u8;
+        datagram.ttl = numbers.of(&[0, 1, 255]);
+    }
+    if numbers.once_in(4) {
+        datagram.tos = numbers.next() as u8;
     }
     datagram
+}
+
+/// An ICMP error, or something like it, that quotes a packet which its sender may have got from its receiver; or just bytes.
+fn error(numbers: &mut Numbers, from: (Mac, Ip), to: (Mac, Ip), source: u16, destination: u16) -> Vec<u8> {
+    if numbers.once_in(4) {
+        let length = numbers.below(60);
+        return numbers.bytes(length);
+    }
+    let (source, destination) = if numbers.once_in(2) {
+        (source, destination)
+    } else {
+        (destination, source)
+    };
+    let payload = if numbers.once_in(2) {
+        Payload::Tcp(destination, source, 0x10, vec![])
+    } else {
+        Payload::Udp(destination, source, numbers.bytes(9))
+    };
+    let mut quoted = Datagram::new(to, from, payload);
+    if numbers.once_in(10) {
+        quoted.options = vec![1; 4 * (1 + numbers.below(10))];
+    }
+    if numbers.once_in(10) {
+        quoted.fragment = numbers.of(&[0x2000, 0x2007, 9]);
+    }
+    let mut error = vec![numbers.of(&[3, 3, 4, 5, 11, 12]), numbers.next() as u8, 0, 0];
+    error.extend(numbers.bytes(4));
+    error.extend(&quoted.bytes()[14..]);
+    if numbers.once_in(5) {
+        error.truncate(numbers.below(error.len()));
+    }
+    if error.len() >= 4 {
+        let sum = checksum::of(0, &error).to_be_bytes();
+        error[2..4].copy_from_slice(&sum);
+    }
+    error
 }
 
 fn arp_request(numbers: &mut Numbers, own: (Mac, Ip)) -> Vec<u8> {
@@ -252,7 +296,11 @@ fn from_underlay(numbers: &mut Numbers, world: &World) -> Vec<u8> {
         flags: 0x08,
         vni,
         options: Vec::new(),
+        tos: 0,
     };
+    if numbers.once_in(8) {
+        tunnel.tos = numbers.next() as u8;
+    }
     match numbers.below(40) {
         0 => tunnel.vni = FOREIGN_VNI,
         1 => tunnel.flags = numbers.next() as u8,

@@ -98,11 +98,28 @@ fn connection(way: &Way, change: &Change) -> String {
         way.source.1,
         ip(way.destination.0),
         way.destination.1,
-        ip(change.source),
-        ip(change.destination),
+        end(change.source),
+        end(change.destination),
         if change.reply { " reply" } else { "" },
-        if change.closing { " closing" } else { "" }
+        state(change)
     )
+}
+
+fn end((address, port): ([u8; 4], u16)) -> String {
+    format!("{}:{port}", ip(address))
+}
+
+fn state(change: &Change) -> String {
+    let words = [
+        (change.direct, " direct"),
+        (change.answered, " answered"),
+        (change.established, " established"),
+        (change.client_finished, " client-finished"),
+        (change.backend_finished, " backend-finished"),
+        (change.reset, " reset"),
+        (change.stale, " stale"),
+    ];
+    words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect()
 }
 
 fn interface(ifindex: u32, lab: &Lab) -> &'static str {

@@ -1,6 +1,7 @@
 //! Out of a container.
 
 use super::read::{ETHERNET, Ipv4, array, ipv4, own_header, word};
+use super::service::Place;
 use super::{Attachment, End, World, error, service};
 use crate::packet::{Ip, Mac};
 use weft_dataplane::abi::Counter;
@@ -24,12 +25,22 @@ pub(super) fn process(world: &mut World, ifindex: u32, frame: &[u8]) -> End {
         Ok(packet) => packet,
         Err(reason) => return End::dropped(frame, reason),
     };
-    if frame[6..12] != attachment.mac || packet.source != attachment.ip {
-        return End::dropped(frame, Counter::DropSpoofedSource);
-    }
     // The group bit of Ethernet; IPv4's classes D and E, broadcast among them.
     if frame[0] & 1 == 1 || packet.destination[0] >= 224 {
         return End::dropped(frame, Counter::DropMulticast);
+    }
+    if frame[6..12] != attachment.mac || packet.source != attachment.ip {
+        return End::dropped(frame, Counter::DropSpoofedSource);
+    }
+    if packet.ttl == 0 {
+        let error = error::Unreachable {
+            from: world.gateway.1,
+            kind: error::TIME_EXCEEDED,
+            code: 0,
+            mtu: 0,
+            reason: Counter::DropTtlExpired,
+        };
+        return error::unreachable(world, &attachment, frame, &packet, &error);
     }
     route(world, &attachment, frame, &packet)
 }
@@ -37,17 +48,29 @@ pub(super) fn process(world: &mut World, ifindex: u32, frame: &[u8]) -> End {
 fn route(world: &mut World, attachment: &Attachment, frame: &[u8], packet: &Ipv4) -> End {
     let to = (attachment.vni, packet.destination);
     if let Some(peer) = world.peers.get(&to).copied() {
-        service::opens_directly(world, attachment.vni, packet);
-        return to_peer(world, attachment, frame, packet, peer, |frame| frame.to_vec());
+        return match service::beside(world, attachment.vni, packet) {
+            Ok(None) => to_peer(world, attachment, frame, packet, peer, |frame| frame.to_vec()),
+            Ok(Some(change)) => service::go(world, attachment, frame, packet, &change, Place::There(peer)),
+            Err(reason) => End::dropped(frame, reason),
+        };
     }
     if let Some(mac) = world.endpoints.get(&to).copied() {
-        service::opens_directly(world, attachment.vni, packet);
+        match service::beside(world, attachment.vni, packet) {
+            Ok(None) => {}
+            Ok(Some(change)) => return service::go(world, attachment, frame, packet, &change, Place::Here(mac)),
+            Err(reason) => return End::dropped(frame, reason),
+        }
         let mut frame = service::answer(world, attachment.vni, frame, packet);
         frame[..6].copy_from_slice(&mac);
         return End::redirected(frame, Counter::DeliveredLocally);
     }
     if world.services.contains_key(&to) {
         return service::process(world, attachment, frame, packet);
+    }
+    if packet.destination == world.gateway.1
+        && let Some(end) = service::echo(world, attachment, frame, packet)
+    {
+        return end;
     }
     End::dropped(frame, Counter::DropUnknownDestination)
 }
@@ -69,6 +92,7 @@ pub(super) fn to_peer(
         let fits = (mtu as usize - OVERHEAD) as u16;
         let error = error::Unreachable {
             from: world.gateway.1,
+            kind: error::UNREACHABLE,
             code: error::FRAGMENTATION_NEEDED,
             mtu: fits,
             reason: Counter::DropTooBig,
@@ -77,7 +101,7 @@ pub(super) fn to_peer(
     }
     // The kernel writes the outer Ethernet header when it sends the packet; until then it is the frame's own.
     let mut sent = frame[..ETHERNET].to_vec();
-    sent.extend(own_header(0, length, super::read::UDP, source, vtep));
+    sent.extend(own_header(packet.tos & 3, length, super::read::UDP, source, vtep));
     sent.extend([0, 0]);
     sent.extend(world.port.to_be_bytes());
     sent.extend(((length - 20) as u16).to_be_bytes());

@@ -5,6 +5,9 @@ use super::{Attachment, End, World};
 use crate::packet::Ip;
 use weft_dataplane::abi::Counter;
 
+/// Types.
+pub(super) const UNREACHABLE: u8 = 3;
+pub(super) const TIME_EXCEEDED: u8 = 11;
 /// Codes of "destination unreachable".
 pub(super) const PROTOCOL: u8 = 2;
 pub(super) const PORT: u8 = 3;
@@ -16,6 +19,7 @@ const CONTROL: u8 = 0xc0;
 /// An error, and why there is one.
 pub(super) struct Unreachable {
     pub(super) from: Ip,
+    pub(super) kind: u8,
     pub(super) code: u8,
     pub(super) mtu: u16,
     pub(super) reason: Counter,
@@ -35,7 +39,7 @@ pub(super) fn unreachable(
     if packet.header != 20 || packet.fragment_offset != 0 || !is_query || frame.len() < ETHERNET + quoted {
         return End::dropped(frame, error.reason);
     }
-    let mut icmp = vec![3, error.code, 0, 0, 0, 0];
+    let mut icmp = vec![error.kind, error.code, 0, 0, 0, 0];
     icmp.extend(error.mtu.to_be_bytes());
     icmp.extend(&frame[ETHERNET..ETHERNET + quoted]);
     let sum = checksum(&icmp).to_be_bytes();
@@ -51,13 +55,13 @@ pub(super) fn unreachable(
 }
 
 /// Echo, its reply, time stamps, information and address masks are asked and answered; all else tells of errors.
-fn is_query(kind: u8) -> bool {
+pub(super) fn is_query(kind: u8) -> bool {
     matches!(kind, 0 | 8 | 13..=18)
 }
 
 /// A connection is reset as by a host that does not have it (RFC 9293 section 3.10.7.1); a reset is not.
 pub(super) fn reset(world: &World, attachment: &Attachment, frame: &[u8], packet: &Ipv4, reason: Counter) -> End {
-    if packet.header != 20 || packet.flags & RST != 0 {
+    if packet.header != 20 || packet.fragment_offset != 0 || packet.flags & RST != 0 {
         return End::dropped(frame, reason);
     }
     let at = packet.transport;

@@ -6,6 +6,7 @@
 
 mod container;
 mod error;
+mod quoted;
 mod read;
 mod service;
 mod underlay;
@@ -43,19 +44,32 @@ pub struct Way {
 }
 
 /// What becomes of the packets of a [`Way`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// The new source address.
-    pub source: Ip,
-    /// The new destination address.
-    pub destination: Ip,
+    /// The new source address and port.
+    pub source: (Ip, u16),
+    /// The new destination address and port.
+    pub destination: (Ip, u16),
     /// Whether they come from the backend.
     pub reply: bool,
-    /// Whether one side has ended the connection.
-    pub closing: bool,
-    /// Whether no packet came for so long that a connection without an end is over.
+    /// Whether it is no balanced connection, but one beside such a one.
+    pub direct: bool,
+    /// Whether the backend has answered.
+    pub answered: bool,
+    /// Whether the client has acknowledged that, in TCP.
+    pub established: bool,
+    /// Whether the client has sent a FIN.
+    pub client_finished: bool,
+    /// Whether the backend has sent a FIN.
+    pub backend_finished: bool,
+    /// Whether either side has sent a RST.
+    pub reset: bool,
+    /// Whether no packet came for minutes.
     pub stale: bool,
 }
+
+/// A packet that comes in fragments: network, protocol, source, destination, identification.
+pub type Fragmented = (u32, u8, Ip, Ip, u16);
 
 /// What a node knows.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +96,12 @@ pub struct World {
     pub turns: BTreeMap<Address, usize>,
     /// The balanced connections.
     pub connections: BTreeMap<Way, Change>,
+    /// The ports of packets in fragments.
+    pub fragments: BTreeMap<Fragmented, (u16, u16)>,
+    /// The port that a connection gets whose own is taken: any that is free will do.
+    pub other_port: Option<u16>,
+    /// What was counted beside a packet's end.
+    pub(crate) counted: Vec<Counter>,
 }
 
 /// What comes of a packet.
@@ -107,6 +127,12 @@ pub enum Origin {
 }
 
 impl World {
+    /// Whether an endpoint stands behind a virtual IP.
+    pub fn is_backend(&self, vni: u32, ip: Ip) -> bool {
+        let mut of_network = self.services.iter().filter(|((network, _), _)| *network == vni);
+        of_network.any(|(_, backends)| backends.contains(&ip))
+    }
+
     /// What comes of a packet.
     pub fn process(&mut self, origin: Origin, packet: &[u8]) -> Output {
         let end = match origin {
@@ -114,7 +140,7 @@ impl World {
             Origin::Underlay => underlay::process(self, packet),
         };
         let mut counted = BTreeMap::new();
-        for counter in end.counted {
+        for counter in end.counted.into_iter().chain(self.counted.drain(..)) {
             *counted.entry(counter).or_insert(0) += 1;
         }
         Output {

@@ -1,6 +1,6 @@
 //! Reading and rewriting of IPv4 packets (RFC 791, RFC 768, RFC 9293, RFC 1071, RFC 1624).
 
-use super::Way;
+use super::{Change, Way};
 use crate::packet::Ip;
 use weft_dataplane::abi::Counter;
 
@@ -37,7 +37,10 @@ pub(super) struct Ipv4 {
     pub(super) length: usize,
     pub(super) fragment: bool,
     pub(super) fragment_offset: u16,
-    /// Ports, of TCP and UDP that is no fragment.
+    pub(super) identification: u16,
+    pub(super) tos: u8,
+    pub(super) ttl: u8,
+    /// Ports, of TCP and UDP that is no fragment, or the first.
     pub(super) ports: Option<(u16, u16)>,
     /// Control bits; zero if it is not TCP.
     pub(super) flags: u8,
@@ -68,12 +71,15 @@ pub(super) fn ipv4(frame: &[u8], at: usize) -> Result<Ipv4, Counter> {
         length,
         fragment: fragment & 0x3fff != 0,
         fragment_offset: fragment & 0x1fff,
+        identification: word(frame, at + 4),
+        tos: frame[at + 1],
+        ttl: frame[at + 8],
         ports: None,
         flags: 0,
         transport: at + header,
     };
     let needed = match packet.protocol {
-        _ if packet.fragment => return Ok(packet),
+        _ if packet.fragment_offset != 0 => return Ok(packet),
         TCP => 20,
         UDP => 8,
         _ => return Ok(packet),
@@ -99,11 +105,6 @@ impl Ipv4 {
         self.flags & (SYN | ACK) == SYN
     }
 
-    /// Whether it ends one, or half of it.
-    pub(super) fn closes(&self) -> bool {
-        self.flags & (FIN | RST) != 0
-    }
-
     /// The direction of a connection that it belongs to.
     pub(super) fn way(&self, vni: u32, ports: (u16, u16)) -> Way {
         Way {
@@ -114,25 +115,35 @@ impl Ipv4 {
         }
     }
 
-    /// Writes other addresses into the packet of which this was read, and keeps its checksums as right or wrong as they were.
-    pub(super) fn rewrite(&self, frame: &mut [u8], source: Ip, destination: Ip) {
+    /// Writes other addresses and ports into the packet of which this was read, and keeps its checksums as right or wrong as they were.
+    pub(super) fn rewrite(&self, frame: &mut [u8], change: &Change) {
         let at = self.transport - self.header;
-        for (offset, old, new) in [(12, self.source, source), (16, self.destination, destination)] {
-            if old == new {
-                continue;
-            }
-            frame[at + offset..at + offset + 4].copy_from_slice(&new);
-            update(frame, at + 10, &old, &new);
-            match self.protocol {
-                TCP => update(frame, self.transport + 16, &old, &new),
-                // Zero says that there is none, so a sum of zero is written as all ones (RFC 768).
-                UDP if word(frame, self.transport + 6) != 0 => {
-                    update(frame, self.transport + 6, &old, &new);
-                    if word(frame, self.transport + 6) == 0 {
-                        frame[self.transport + 6..self.transport + 8].fill(0xff);
-                    }
-                }
-                _ => {}
+        let old = [self.source, self.destination].concat();
+        let new = [change.source.0, change.destination.0].concat();
+        frame[at + 12..at + 20].copy_from_slice(&new);
+        update(frame, at + 10, &old, &new);
+        let Some(ports) = self.ports else { return };
+        self.update_transport(frame, &old, &new);
+        let to = (change.source.1, change.destination.1);
+        if ports == to {
+            return;
+        }
+        self.update_transport(frame, &ports.0.to_be_bytes(), &to.0.to_be_bytes());
+        self.update_transport(frame, &ports.1.to_be_bytes(), &to.1.to_be_bytes());
+        frame[self.transport..self.transport + 2].copy_from_slice(&to.0.to_be_bytes());
+        frame[self.transport + 2..self.transport + 4].copy_from_slice(&to.1.to_be_bytes());
+    }
+
+    fn update_transport(&self, frame: &mut [u8], old: &[u8], new: &[u8]) {
+        if self.protocol == TCP {
+            return update(frame, self.transport + 16, old, new);
+        }
+        let at = self.transport + 6;
+        // Zero says that there is none, so a sum of zero is written as all ones (RFC 768).
+        if word(frame, at) != 0 {
+            update(frame, at, old, new);
+            if word(frame, at) == 0 {
+                frame[at..at + 2].fill(0xff);
             }
         }
     }

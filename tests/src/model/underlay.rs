@@ -1,6 +1,6 @@
 //! Out of the overlay: VXLAN by the uplink (RFC 7348).
 
-use super::read::{ETHERNET, ipv4, word};
+use super::read::{ETHERNET, ipv4, update, word};
 use super::{End, World, service};
 use crate::packet::{Ip, Mac};
 use weft_dataplane::abi::Counter;
@@ -50,6 +50,7 @@ fn outer(world: &World, frame: &[u8]) -> Option<(Ip, usize)> {
 
 /// The inner frame as its endpoint gets it.
 fn receive(world: &mut World, frame: &[u8], vni: u32, vtep: Ip, inner: usize) -> Result<Vec<u8>, Counter> {
+    let tos = frame[ETHERNET + 1];
     if frame.len() < inner + ETHERNET {
         return Err(Counter::DropTruncated);
     }
@@ -69,7 +70,19 @@ fn receive(world: &mut World, frame: &[u8], vni: u32, vtep: Ip, inner: usize) ->
         Some((home, _)) if *home == vtep => {}
         _ => return Err(Counter::DropUnknownPeer),
     }
-    let mut delivered = service::answer(world, vni, &frame[inner..], &packet);
+    // Congestion that the underlay met is handed on, or the packet dropped that cannot say so (RFC 6040 section 4.2).
+    let mut frame = frame[inner..].to_vec();
+    let congested = tos & 3 == 3;
+    if congested && packet.tos & 3 == 0 {
+        return Err(Counter::DropCongestionMark);
+    }
+    if congested && packet.tos & 3 != 3 {
+        let old = [frame[ETHERNET], packet.tos];
+        frame[ETHERNET + 1] |= 3;
+        let new = [frame[ETHERNET], frame[ETHERNET + 1]];
+        update(&mut frame, ETHERNET + 10, &old, &new);
+    }
+    let mut delivered = service::answer(world, vni, &frame, &packet);
     delivered[..6].copy_from_slice(&mac);
     Ok(delivered)
 }

@@ -234,7 +234,7 @@ fn too_big() -> Vec<Case> {
     }
     cases.push(
         case("a packet for a node that has no route is not told")
-            .given([Step::Remove(EntryKey::Node(VTEP.1))])
+            .given([Step::Remove(EntryKey::Node(weft_dataplane::abi::mapped(VTEP.1)))])
             .send(From::Alice, Datagram::new(ALICE, CAROL, Payload::Udp(1, 2, vec![1])))
             .dropped(Counter::DropNoRoute),
     );

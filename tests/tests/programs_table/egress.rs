@@ -3,7 +3,7 @@
 use weft_core::reconcile::{EntryKey, Step};
 use weft_dataplane::abi::Counter;
 use weft_dataplane::packet::transport::{ACK, FIN, RST, SYN};
-use weft_dataplane::packet::{Header, Ipv4, ethernet, ipv4};
+use weft_dataplane::packet::{Header, Ipv4, checksum, ethernet, ipv4};
 use weft_tests::expect::BROADCAST;
 use weft_tests::packet::{Datagram, OVERHEAD, Payload, ethernet_bytes};
 use weft_tests::programs::{ALICE, BOB, CAROL, DAVE, EVE, GATEWAY, MTU, NOBODY, at, without_peer};
@@ -103,7 +103,6 @@ pub(crate) fn cases() -> Vec<Case> {
     }
     for (name, to) in [
         ("nobody", NOBODY.1),
-        ("the gateway", GATEWAY.1),
         ("another network", [10, 0, 2, 4]),
         ("the world", [8, 8, 8, 8]),
         ("the own node's loopback", [127, 0, 0, 1]),
@@ -115,6 +114,18 @@ pub(crate) fn cases() -> Vec<Case> {
                 .dropped(Counter::DropUnknownDestination),
         );
     }
+    let to_gateway = |payload| Datagram::new(ALICE, GATEWAY, payload);
+    cases.push(
+        case("a datagram to the gateway is dropped")
+            .send(From::Alice, to_gateway(Payload::Udp(1, 53, vec![1])))
+            .dropped(Counter::DropUnknownDestination),
+    );
+    cases.push(
+        case("the gateway answers a ping")
+            .send(From::Alice, to_gateway(Payload::Echo(7)))
+            .redirected(Datagram::new(GATEWAY, ALICE, Payload::Raw(ipv4::ICMP, echo_reply(7))))
+            .counts(&[Counter::EchoAnswered]),
+    );
     cases.extend(refused());
     cases.extend(lengths());
     cases
@@ -275,4 +286,15 @@ fn lengths() -> Vec<Case> {
             .to_neighbor(large),
     );
     cases
+}
+
+/// An echo's answer (RFC 792).
+fn echo_reply(sequence: u16) -> Vec<u8> {
+    let echo = Datagram::new(ALICE, GATEWAY, Payload::Echo(sequence)).bytes();
+    let mut reply = echo[34..].to_vec();
+    reply[0] = 0;
+    reply[2..4].fill(0);
+    let sum = checksum::of(0, &reply).to_be_bytes();
+    reply[2..4].copy_from_slice(&sum);
+    reply
 }

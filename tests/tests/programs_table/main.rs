@@ -50,6 +50,11 @@ fn virtual_ips() {
 }
 
 #[test]
+fn errors_about_virtual_ips() {
+    check(&services::errors());
+}
+
+#[test]
 fn virtual_ips_after_a_long_silence() {
     check(&services::after_silence());
 }

@@ -3,6 +3,7 @@
 use weft_core::reconcile::{EntryKey, Step};
 use weft_dataplane::abi::Counter;
 use weft_dataplane::packet::transport::{ACK, FIN, RST, SYN};
+use weft_dataplane::packet::{checksum, ipv4};
 use weft_tests::expect::{CLIENT_PORT, SERVER_PORT, tcp_to_vip, udp_to_vip};
 use weft_tests::packet::{Datagram, Ip, Mac, Payload};
 use weft_tests::programs::{
@@ -450,13 +451,62 @@ pub(crate) fn after_silence() -> Vec<Case> {
             .after_silence()
             .send(From::Alice, &packet)
             .to_peer(to(&packet, DAVE))
-            .counts(&[Counter::FlowCreated])
+            .counts(&[Counter::FlowExpired, Counter::FlowCreated])
             .moves(udp((ALICE.1, 1), DNS, CAROL.1), udp((ALICE.1, 1), DNS, DAVE.1)),
         case("after a long silence an answer is none")
             .after(From::Alice, &packet)
             .after_silence()
             .send(from, late)
             .delivered(Datagram::new(CAROL, ALICE, payload))
-            .forgets_answers_of(udp((ALICE.1, 1), DNS, CAROL.1)),
+            .counts(&[Counter::FlowExpired])
+            .closes(udp((ALICE.1, 1), DNS, CAROL.1)),
+    ]
+}
+
+/// ICMP errors about connections through a virtual IP: whoever gets one knows the packet that it is about (RFC 5508 section 4).
+pub(crate) fn errors() -> Vec<Case> {
+    let question = Datagram::new(
+        ALICE,
+        (GATEWAY.0, DNS.0),
+        Payload::UdpWithoutChecksum(7, 53, vec![1; 9]),
+    );
+    let error = |from, to: (Mac, Ip), quoted: &Datagram| {
+        let mut icmp = vec![3, 3, 0, 0, 0, 0, 0, 0];
+        icmp.extend(&quoted.bytes()[14..14 + 28]);
+        let sum = checksum::of(0, &icmp).to_be_bytes();
+        icmp[2..4].copy_from_slice(&sum);
+        Datagram::new(from, to, Payload::Raw(ipv4::ICMP, icmp))
+    };
+    let seen = to(&question, CAROL);
+    let arriving = |packet: &Datagram| from_vtep().around(&packet.bytes());
+    let refused = arriving(&error(CAROL, ALICE, &seen));
+    let router = (CAROL.0, DAVE.1);
+    let by_router = arriving(&error(router, ALICE, &seen));
+    let unrelated = to(&Datagram::new(ALICE, CAROL, Payload::Udp(8, 53, vec![])), CAROL);
+    let other = arriving(&error(CAROL, ALICE, &unrelated));
+    let answer = Datagram::new((CAROL.0, DNS.0), ALICE, Payload::UdpWithoutChecksum(53, 7, vec![2; 9]));
+    let sent = Datagram::new(CAROL, ALICE, Payload::UdpWithoutChecksum(53, 7, vec![2; 9]));
+    vec![
+        case("a backend's error comes from the virtual IP and quotes the question")
+            .after(From::Alice, &question)
+            .send(From::Underlay, refused)
+            .delivered(error((CAROL.0, DNS.0), ALICE, &question))
+            .counts(&[Counter::ErrorTranslated]),
+        case("another's error about it keeps its sender and quotes the question")
+            .after(From::Alice, &question)
+            .send(From::Underlay, by_router)
+            .delivered(error(router, ALICE, &question))
+            .counts(&[Counter::ErrorTranslated]),
+        case("an error about something else stays as it is")
+            .after(From::Alice, &question)
+            .send(From::Underlay, other)
+            .delivered(error(CAROL, ALICE, &unrelated)),
+        case("a client's error about an answer goes to the backend and quotes what that sent")
+            .after(From::Alice, &question)
+            .send(From::Alice, error(ALICE, (GATEWAY.0, DNS.0), &answer))
+            .to_peer(error(ALICE, CAROL, &sent)),
+        case("a client's error about nothing is dropped")
+            .send(From::Alice, error(ALICE, (GATEWAY.0, DNS.0), &answer))
+            .dropped(Counter::DropVipProtocol),
     ]
 }

@@ -11,7 +11,7 @@ use crate::test::Tally;
 use crate::workspace::Workspace;
 use archive::{Archive, Modules};
 use guest::{Leftovers, Owner, Report};
-use packages::{Kernel, Ready, SERIES, cannot};
+use packages::{Kernel, Ready, cannot};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ const MODULES: [&str; 7] = [
 const PROGRAMS: [&str; 5] = ["ip", "tc", "bridge", "ethtool", "tcpdump"];
 
 /// What cannot run in a guest: in which series, the test's name, and why.
-const SKIPPED: [(&[&str], &str, &str); 7] = [
+const SKIPPED: [(&[&str], &str, &str); 4] = [
     (&["6.1"], "a_restart_takes_over_maps_and_links", NO_TCX),
     (
         &["6.1"],
@@ -45,13 +45,9 @@ const SKIPPED: [(&[&str], &str, &str); 7] = [
     ),
     (&["6.1"], "removing_leaves_nothing", NO_TCX),
     (&["6.1"], "what_another_tool_detached_is_put_back", NO_TCX),
-    (&SERIES, "an_answer_after_a_long_silence_is_not_translated", TOO_YOUNG),
-    (&SERIES, "of_an_idle_udp_flow_chooses_anew", TOO_YOUNG),
-    (&SERIES, "virtual_ips_after_a_long_silence", TOO_YOUNG),
 ];
 
 const NO_TCX: &str = "looks at tcx links, which this kernel has not; the tests of filters run";
-const TOO_YOUNG: &str = "takes a machine that started longer ago than connections may be idle";
 
 const INIT: &str = include_str!("init.sh");
 

@@ -13,9 +13,9 @@ use crate::record::{ENDPOINT_TABLE, EndpointRecord, PEER_TABLE, PeerRecord};
 use crate::service::{EndpointRow, Services};
 use crate::time::Instant;
 use crate::wanted::{self, Inputs, LocalAttachment, MapContents, Wanted};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use weft_dataplane::abi::OverlayAddress;
+use weft_dataplane::abi::{Backend, BackendKey, Ip, OverlayAddress, Peer, Service, V6};
 
 impl Node {
     /// Computes names, services and maps anew from the tables, and the steps from what the kernel has.
@@ -147,28 +147,53 @@ impl Node {
 /// replaced, none goes.
 fn keep_others(mut wanted: MapContents, present: &MapContents) -> MapContents {
     let networks: BTreeSet<u32> = wanted.networks.keys().copied().collect();
-    let on_ours = |address: &OverlayAddress| networks.contains(&address.vni);
-    for (address, peer) in present.peers.iter().filter(|(address, _)| on_ours(address)) {
-        wanted.peers.entry(*address).or_insert(*peer);
-    }
-    let vteps: BTreeSet<[u8; 4]> = wanted.peers.values().map(|peer| peer.vtep).collect();
+    keep_peers(&networks, &mut wanted.peers, &present.peers);
+    keep_peers(&networks, &mut wanted.peers6, &present.peers6);
+    let peers = wanted.peers.values().chain(wanted.peers6.values());
+    let vteps: BTreeSet<V6> = peers.map(|peer| peer.vtep).collect();
     for (vtep, node) in present.nodes.iter().filter(|(vtep, _)| vteps.contains(*vtep)) {
         wanted.nodes.entry(*vtep).or_insert(*node);
     }
-    for (vip, service) in present.services.iter().filter(|(vip, _)| on_ours(vip)) {
+    keep_services(
+        &networks,
+        (&mut wanted.services, &mut wanted.backends),
+        (&present.services, &present.backends),
+    );
+    keep_services(
+        &networks,
+        (&mut wanted.services6, &mut wanted.backends6),
+        (&present.services6, &present.backends6),
+    );
+    wanted
+}
+
+type OfAddress<A, V> = BTreeMap<OverlayAddress<A>, V>;
+type OfSlot<A> = BTreeMap<BackendKey<A>, Backend<A>>;
+
+fn keep_peers<A: Ip>(networks: &BTreeSet<u32>, wanted: &mut OfAddress<A, Peer>, present: &OfAddress<A, Peer>) {
+    for (address, peer) in present.iter().filter(|(address, _)| networks.contains(&address.vni())) {
+        wanted.entry(*address).or_insert(*peer);
+    }
+}
+
+fn keep_services<A: Ip>(
+    networks: &BTreeSet<u32>,
+    wanted: (&mut OfAddress<A, Service>, &mut OfSlot<A>),
+    present: (&OfAddress<A, Service>, &OfSlot<A>),
+) {
+    for (vip, service) in present.0.iter().filter(|(vip, _)| networks.contains(&vip.vni())) {
         let fewer = wanted
-            .services
+            .0
             .get(vip)
             .is_none_or(|new| new.backend_count < service.backend_count);
         if fewer {
-            wanted.services.insert(*vip, *service);
-            wanted.backends.retain(|key, _| (key.vni, key.vip) != (vip.vni, vip.ip));
+            wanted.0.insert(*vip, *service);
+            wanted.1.retain(|key, _| (key.vni, key.vip) != (vip.vni(), vip.ip));
             let kept = present
-                .backends
+                .1
                 .iter()
-                .filter(|(key, _)| (key.vni, key.vip) == (vip.vni, vip.ip));
-            wanted.backends.extend(kept.map(|(key, backend)| (*key, *backend)));
+                .filter(|(key, _)| (key.vni, key.vip) == (vip.vni(), vip.ip));
+            wanted.1.extend(kept.map(|(key, backend)| (*key, *backend)));
         }
     }
-    wanted
 }

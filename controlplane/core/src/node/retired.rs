@@ -32,6 +32,7 @@ impl Retired {
         let refusing = Service {
             backend_count: 0,
             policy: POLICY_ROUND_ROBIN,
+            affinity_seconds: 0,
         };
         wanted
             .services
@@ -47,7 +48,7 @@ impl Retired {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_dataplane::abi::{Network, Peer};
+    use weft_dataplane::abi::{Network, Peer, mapped};
 
     const VIP: OverlayAddress = OverlayAddress {
         vni: 4097,
@@ -65,9 +66,16 @@ mod tests {
         };
         contents.networks.insert(VIP.vni, network);
         let policy = POLICY_ROUND_ROBIN;
-        contents
-            .services
-            .extend(backends.map(|backend_count| (VIP, Service { backend_count, policy })));
+        contents.services.extend(backends.map(|backend_count| {
+            (
+                VIP,
+                Service {
+                    backend_count,
+                    policy,
+                    affinity_seconds: 0,
+                },
+            )
+        }));
         contents
     }
 
@@ -96,9 +104,9 @@ mod tests {
         let taken = || {
             let mut contents = contents(None);
             let peer = Peer {
-                vtep: [192, 168, 0, 2],
+                vtep: mapped([192, 168, 0, 2]),
                 mac: [2; 6],
-                padding: [0; 2],
+                flags: 0,
             };
             contents.peers.insert(VIP, peer);
             contents

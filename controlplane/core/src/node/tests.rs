@@ -5,7 +5,7 @@ use crate::id::Vni;
 use crate::reconcile::{Entry, EntryKey};
 use crate::record::{ENDPOINT_TABLE, PEER_TABLE};
 use std::collections::BTreeMap;
-use weft_dataplane::abi::{self, OverlayAddress};
+use weft_dataplane::abi::{self, OverlayAddress, mapped};
 
 const OWN_VTEP: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
 const OTHER_VTEP: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
@@ -132,10 +132,12 @@ fn address(last: u8) -> OverlayAddress {
 
 fn route() -> abi::Node {
     abi::Node {
-        next_hop: OTHER_VTEP.octets(),
-        source: OWN_VTEP.octets(),
+        next_hop: mapped(OTHER_VTEP.octets()),
+        source: mapped(OWN_VTEP.octets()),
         ifindex: 2,
         mtu: 1500,
+        family: abi::node::IPV4,
+        padding: 0,
     }
 }
 
@@ -174,16 +176,16 @@ fn a_row_of_another_host_asks_for_its_route_and_fills_peers_and_nodes() {
         .tell(Input::Routes(BTreeMap::from([(OTHER_VTEP, route())])))
         .wait(GATHER)
         .steps();
-    assert_eq!(steps, [Step::Put(Entry::Node(OTHER_VTEP.octets(), route()))]);
+    assert_eq!(steps, [Step::Put(Entry::Node(mapped(OTHER_VTEP.octets()), route()))]);
 }
 
 #[test]
 fn what_the_kernel_holds_of_others_stays_until_the_tables_had_time_to_arrive() {
     let mut present = MapContents::default();
     let peer = abi::Peer {
-        vtep: OTHER_VTEP.octets(),
+        vtep: mapped(OTHER_VTEP.octets()),
         mac: [2; 6],
-        padding: [0; 2],
+        flags: abi::peer::BACKEND,
     };
     present.peers.insert(address(9), peer);
     present.services.insert(
@@ -191,6 +193,7 @@ fn what_the_kernel_holds_of_others_stays_until_the_tables_had_time_to_arrive() {
         abi::Service {
             backend_count: 1,
             policy: abi::service::POLICY_ROUND_ROBIN,
+            affinity_seconds: 0,
         },
     );
     let slot = abi::BackendKey {
@@ -211,6 +214,7 @@ fn what_the_kernel_holds_of_others_stays_until_the_tables_had_time_to_arrive() {
     let refusing = abi::Service {
         backend_count: 0,
         policy: abi::service::POLICY_ROUND_ROBIN,
+        affinity_seconds: 0,
     };
     let expected = [
         Step::Put(Entry::Service(address(2), refusing)),

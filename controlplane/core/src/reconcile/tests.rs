@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use weft_dataplane::abi::mapped;
 
 fn address(last: u8) -> OverlayAddress {
     OverlayAddress {
@@ -25,6 +26,8 @@ fn attachment(last: u8) -> Attachment {
         gateway: [10, 0, 1, 1],
         mac: [2, 66, 10, 0, 1, last],
         gateway_mac: [2; 6],
+        ip6: V6::UNSPECIFIED,
+        gateway6: V6::UNSPECIFIED,
     }
 }
 
@@ -41,24 +44,26 @@ fn endpoint(ifindex: u32) -> Endpoint {
     Endpoint {
         ifindex,
         mac: [2; 6],
-        padding: [0; 2],
+        flags: 0,
     }
 }
 
 fn peer(vtep: u8) -> Peer {
     Peer {
-        vtep: [192, 168, 0, vtep],
+        vtep: mapped([192, 168, 0, vtep]),
         mac: [2; 6],
-        padding: [0; 2],
+        flags: 0,
     }
 }
 
 fn node(mtu: u32) -> Node {
     Node {
-        next_hop: [192, 168, 0, 1],
-        source: [192, 168, 0, 9],
+        next_hop: mapped([192, 168, 0, 1]),
+        source: mapped([192, 168, 0, 9]),
         ifindex: 2,
         mtu,
+        family: abi::node::IPV4,
+        padding: 0,
     }
 }
 
@@ -66,6 +71,7 @@ fn service(backend_count: u32) -> Service {
     Service {
         backend_count,
         policy: 0,
+        affinity_seconds: 0,
     }
 }
 
@@ -113,7 +119,7 @@ fn contents() -> impl Strategy<Value = MapContents> {
                 peers: peers.into_iter().map(|(k, v)| (address(k), peer(v))).collect(),
                 nodes: nodes
                     .into_iter()
-                    .map(|(k, v)| ([192, 168, 0, k], node(v.into())))
+                    .map(|(k, v)| (mapped([192, 168, 0, k]), node(v.into())))
                     .collect(),
                 ..MapContents::default()
             };
@@ -133,14 +139,14 @@ fn what_is_new_is_complete_before_anything_points_at_it() {
     wanted.networks.insert(4097, network(24));
     wanted.endpoints.insert(address(3), endpoint(7));
     wanted.peers.insert(address(5), peer(2));
-    wanted.nodes.insert([192, 168, 0, 2], node(1500));
+    wanted.nodes.insert(mapped([192, 168, 0, 2]), node(1500));
     serve(&mut wanted, 4, &[5]);
     let put = steps(&wanted, &MapContents::default());
     assert_eq!(
         put,
         [
             Step::Put(Entry::Network(4097, network(24))),
-            Step::Put(Entry::Node([192, 168, 0, 2], node(1500))),
+            Step::Put(Entry::Node(mapped([192, 168, 0, 2]), node(1500))),
             Step::Put(Entry::Peer(address(5), peer(2))),
             Step::Put(Entry::Endpoint(address(3), endpoint(7))),
             Step::Put(Entry::Backend(slot(4, 0), Backend { ip: [10, 0, 1, 5] })),
@@ -157,7 +163,7 @@ fn what_is_new_is_complete_before_anything_points_at_it() {
             Step::Remove(EntryKey::Backend(slot(4, 0))),
             Step::Remove(EntryKey::Endpoint(address(3))),
             Step::Remove(EntryKey::Peer(address(5))),
-            Step::Remove(EntryKey::Node([192, 168, 0, 2])),
+            Step::Remove(EntryKey::Node(mapped([192, 168, 0, 2]))),
             Step::Remove(EntryKey::Network(4097)),
         ]
     );
@@ -209,7 +215,7 @@ fn an_interface_that_changes_hands_sends_nothing_in_between() {
 fn a_full_map_makes_room_first() {
     let full = |offset: u32| MapContents {
         nodes: (0..abi::node::MAX_ENTRIES)
-            .map(|n| ((n + offset).to_be_bytes(), node(1500)))
+            .map(|n| (mapped((n + offset).to_be_bytes()), node(1500)))
             .collect(),
         ..MapContents::default()
     };

@@ -43,10 +43,12 @@ fn at(net: u8, last: u8) -> OverlayAddress {
 
 fn route(last: u8) -> Node {
     Node {
-        next_hop: vtep(last).octets(),
-        source: vtep(1).octets(),
+        next_hop: mapped(vtep(last).octets()),
+        source: mapped(vtep(1).octets()),
         ifindex: 2,
         mtu: 1500,
+        family: abi::node::IPV4,
+        padding: 0,
     }
 }
 
@@ -176,6 +178,8 @@ fn a_local_endpoint_a_peer_and_a_service_fill_all_maps() {
                 gateway,
                 mac,
                 gateway_mac,
+                ip6: V6::UNSPECIFIED,
+                gateway6: V6::UNSPECIFIED,
             },
         )]
         .into(),
@@ -194,25 +198,26 @@ fn a_local_endpoint_a_peer_and_a_service_fill_all_maps() {
             Endpoint {
                 ifindex: 7,
                 mac,
-                padding: [0; 2],
+                flags: abi::peer::BACKEND,
             },
         )]
         .into(),
         peers: [(
             at(1, 5),
             Peer {
-                vtep: [192, 168, 0, 2],
+                vtep: mapped([192, 168, 0, 2]),
                 mac: [2, 0x42, 10, 0, 1, 5],
-                padding: [0; 2],
+                flags: abi::peer::BACKEND,
             },
         )]
         .into(),
-        nodes: [([192, 168, 0, 2], route(2))].into(),
+        nodes: [(mapped([192, 168, 0, 2]), route(2))].into(),
         services: [(
             at(1, 4),
             Service {
                 backend_count: 2,
                 policy: POLICY_ROUND_ROBIN,
+                affinity_seconds: 0,
             },
         )]
         .into(),
@@ -235,6 +240,7 @@ fn a_local_endpoint_a_peer_and_a_service_fill_all_maps() {
             ),
         ]
         .into(),
+        ..MapContents::default()
     };
     assert_eq!(world.wanted(), expected);
     world.peers.reverse();
@@ -306,7 +312,8 @@ fn a_service_whose_tasks_all_drain_stays_without_backends_and_then_goes() {
             at(1, 4),
             Service {
                 backend_count: 0,
-                policy: POLICY_ROUND_ROBIN
+                policy: POLICY_ROUND_ROBIN,
+                affinity_seconds: 0
             }
         )]
         .into()

@@ -1,5 +1,5 @@
 use super::*;
-use weft_dataplane::abi::{Network, Node as Route, Peer, Service};
+use weft_dataplane::abi::{Network, Node as Route, Peer, Service, V6, mapped, node};
 
 const OURS: u32 = 4096;
 const LEFT: u32 = 4097;
@@ -10,19 +10,21 @@ fn address(vni: u32) -> OverlayAddress {
 
 fn peer(vtep: u8) -> Peer {
     Peer {
-        vtep: [192, 168, 50, vtep],
+        vtep: mapped([192, 168, 50, vtep]),
         mac: [2, 66, 10, 0, 0, 2],
-        padding: [0; 2],
+        flags: 0,
     }
 }
 
-fn route(vtep: u8) -> ([u8; 4], Route) {
-    let vtep = [192, 168, 50, vtep];
+fn route(vtep: u8) -> (V6, Route) {
+    let vtep = mapped([192, 168, 50, vtep]);
     let route = Route {
         next_hop: vtep,
-        source: [192, 168, 50, 1],
+        source: mapped([192, 168, 50, 1]),
         ifindex: 2,
         mtu: 1500,
+        family: node::IPV4,
+        padding: 0,
     };
     (vtep, route)
 }
@@ -32,6 +34,7 @@ fn what_the_kernel_knows_of_others_stays_on_the_networks_of_this_node_only() {
     let service = Service {
         backend_count: 0,
         policy: 0,
+        affinity_seconds: 0,
     };
     let present = MapContents {
         peers: [(address(OURS), peer(2)), (address(LEFT), peer(3))].into(),
