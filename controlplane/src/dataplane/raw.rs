@@ -99,13 +99,19 @@ impl RawMap {
         self.shape.kind == Some(MapType::ProgramArray)
     }
 
-    fn is_hash(&self) -> bool {
-        matches!(self.shape.kind, Some(MapType::Hash | MapType::LruHash))
+    /// Whether the kernel hands out many entries at once.
+    fn has_batches(&self) -> bool {
+        matches!(self.shape.kind, Some(MapType::Hash | MapType::LruHash | MapType::Array))
+    }
+
+    /// Whether an entry that nobody wrote yet is there, with zeros.
+    pub(super) fn begins_with_zeros(&self) -> bool {
+        self.shape.kind == Some(MapType::Array)
     }
 
     /// Hands every entry to `each`, which may stop the walk by an error. While the kernel writes, an entry may be missed or come twice.
     pub(super) fn entries(&self, mut each: impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
-        if self.is_hash() {
+        if self.has_batches() {
             self.by_batches(&mut each)
         } else {
             self.one_by_one(&mut each)
