@@ -75,6 +75,32 @@ mod networks {
     use super::*;
 
     #[test]
+    fn a_network_with_ipv6_shows_both_families() {
+        let daemon = furnished();
+        let body = json!({
+            "Name": "both",
+            "EnableIPv6": true,
+            "IPAM": { "Config": [{ "Subnet": "fd00:1::/64", "Gateway": "fd00:1::9" }, { "Subnet": "10.77.0.0/24" }] },
+        });
+        assert_eq!(call(&daemon, "POST", "/networks/create", body).0, 201);
+        let network = get(&daemon, "/networks/both");
+        assert_eq!(network["EnableIPv6"], true);
+        let config = json!([
+            { "Subnet": "10.77.0.0/24", "Gateway": "10.77.0.1" },
+            { "Subnet": "fd00:1::/64", "Gateway": "fd00:1::9" },
+        ]);
+        assert_eq!(network["IPAM"]["Config"], config);
+        let connect = json!({ "Netns": "c", "Name": "c6" });
+        let (status, connected) = call(&daemon, "POST", "/networks/both/connect", connect);
+        assert_eq!(status, 200, "{connected}");
+        assert!(
+            connected.to_string().contains("\"IPv6Address\":\"fd00:1::2/64\""),
+            "{connected}"
+        );
+        assert_eq!(get(&daemon, "/networks/net1")["EnableIPv6"], false);
+    }
+
+    #[test]
     fn inspect_has_dockers_fields_in_dockers_order() {
         let daemon = furnished();
         let network = get(&daemon, "/networks/net1");

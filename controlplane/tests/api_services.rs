@@ -189,7 +189,7 @@ mod refusals {
                 create,
                 r#"{"Name": "n", "IPAM": {"Config": [{"Subnet": "x"}, {"Subnet": "y"}]}}"#,
                 400,
-                "2 subnets",
+                "several IPv4 subnets",
             ),
             (
                 "POST",
@@ -206,9 +206,23 @@ mod refusals {
             (
                 "POST",
                 create,
-                r#"{"Name": "n", "EnableIPv6": true}"#,
+                r#"{"Name": "n", "IPAM": {"Config": [{"Subnet": "fd00:1::/64"}]}}"#,
                 400,
-                "EnableIPv6",
+                "subnet fd00:1::/64: it is of IPv6, which should be asked for (--ipv6, EnableIPv6 true)",
+            ),
+            (
+                "POST",
+                create,
+                r#"{"Name": "n", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24", "Gateway": "fd00:1::1"}]}}"#,
+                400,
+                "gateway fd00:1::1: it should be of the family of its subnet 10.1.0.0/24",
+            ),
+            (
+                "POST",
+                create,
+                r#"{"Name": "n", "EnableIPv6": true, "IPAM": {"Config": [{"Subnet": "fd00:1::/64"}, {"Subnet": "fd00:2::/64"}]}}"#,
+                400,
+                "several IPv6 subnets were given",
             ),
             ("POST", create, r#"{"Name": "n", "Ingress": true}"#, 400, "Ingress"),
             (

@@ -9,8 +9,10 @@ use crate::netns::NetnsSpec;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use ipnet::IpNet;
 use std::collections::BTreeMap;
-use weft_core::cluster::{self, Reply, Request};
+use std::net::{IpAddr, Ipv4Addr};
+use weft_core::cluster::{self, Ipv6Wish, Reply, Request};
 
 pub(super) async fn list(State(handle): State<Handle>) -> Result<Json<Vec<Network>>, Refusal> {
     match ask_manager(&handle, Request::NetworkList).await? {
@@ -40,30 +42,19 @@ pub(super) async fn create(
             "driver {driver:?} is not known: overlay is the only driver"
         )));
     }
-    for (wanted, field) in [
-        (body.internal, "Internal"),
-        (body.enable_ipv6, "EnableIPv6"),
-        (body.ingress, "Ingress"),
-    ] {
+    for (wanted, field) in [(body.internal, "Internal"), (body.ingress, "Ingress")] {
         if wanted {
             return Err(Refusal::invalid(format!(
                 "{field} true is not possible: leave it out or false"
             )));
         }
     }
-    let mut subnets = body.ipam.unwrap_or_default().config;
-    if subnets.len() > 1 {
-        return Err(Refusal::invalid(format!(
-            "{} subnets were given: a network has one",
-            subnets.len()
-        )));
-    }
-    let config = subnets.pop().unwrap_or_default();
+    let (ipv4, ipv6) = by_family(body.ipam.unwrap_or_default().config, body.enable_ipv6)?;
     let request = Request::NetworkCreate {
         name: body.name,
-        subnet: config.subnet,
-        gateway: config.gateway,
-        ipv6: None,
+        subnet: ipv4.subnet,
+        gateway: ipv4.gateway,
+        ipv6,
         options: body.options,
         labels: body.labels,
     };
@@ -77,6 +68,64 @@ pub(super) async fn create(
         )),
         other => Err(Refusal::unexpected(&other)),
     }
+}
+
+/// What is asked for of IPv4.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ipv4Wish {
+    subnet: Option<String>,
+    gateway: Option<Ipv4Addr>,
+}
+
+/// Sorts subnets and gateways by family. Whether they are right is the manager's to say.
+fn by_family(configs: Vec<IpamConfig>, with_ipv6: bool) -> Result<(Ipv4Wish, Option<Ipv6Wish>), Refusal> {
+    let mut ipv4: Option<Ipv4Wish> = None;
+    let mut ipv6: Option<Ipv6Wish> = None;
+    for IpamConfig { subnet, gateway } in configs {
+        let is_ipv6 = match (&subnet, gateway) {
+            (Some(subnet), _) => subnet.contains(':'),
+            (None, Some(gateway)) => gateway.is_ipv6(),
+            (None, None) => continue,
+        };
+        let twice = |family| Refusal::invalid(format!("several {family} subnets were given: a network has one"));
+        let foreign = |gateway: &IpAddr| {
+            let subnet = subnet.as_deref().unwrap_or_default();
+            Refusal::invalid(format!(
+                "invalid gateway {gateway}: it should be of the family of its subnet {subnet}"
+            ))
+        };
+        if !is_ipv6 {
+            let gateway = match gateway {
+                Some(IpAddr::V4(gateway)) => Some(gateway),
+                Some(gateway) => return Err(foreign(&gateway)),
+                None => None,
+            };
+            if ipv4.replace(Ipv4Wish { subnet, gateway }).is_some() {
+                return Err(twice("IPv4"));
+            }
+            continue;
+        }
+        if !with_ipv6 {
+            let what = subnet.map(|subnet| format!("subnet {subnet}"));
+            let what = what.or_else(|| gateway.map(|gateway| format!("gateway {gateway}")));
+            return Err(Refusal::invalid(format!(
+                "invalid {}: it is of IPv6, which should be asked for (--ipv6, EnableIPv6 true)",
+                what.unwrap_or_default()
+            )));
+        }
+        let gateway = match gateway {
+            Some(IpAddr::V6(gateway)) => Some(gateway),
+            Some(gateway) => return Err(foreign(&gateway)),
+            None => None,
+        };
+        if ipv6.replace(Ipv6Wish { subnet, gateway }).is_some() {
+            return Err(twice("IPv6"));
+        }
+    }
+    if with_ipv6 {
+        ipv6.get_or_insert_default();
+    }
+    Ok((ipv4.unwrap_or_default(), ipv6))
 }
 
 pub(super) async fn remove(State(handle): State<Handle>, Path(network): Path<String>) -> Result<StatusCode, Refusal> {
@@ -138,14 +187,17 @@ fn network(network: &cluster::Network, view: &NetworkView) -> Network {
         scope: "swarm".to_owned(),
         driver: "overlay".to_owned(),
         enable_ipv4: true,
-        enable_ipv6: false,
+        enable_ipv6: network.ipv6.is_some(),
         ipam: Ipam {
             driver: "default".to_owned(),
             options: None,
-            config: vec![IpamConfig {
-                subnet: Some(network.subnet.to_string()),
-                gateway: Some(network.gateway),
-            }],
+            config: std::iter::once(config(network.subnet.into(), network.gateway.into()))
+                .chain(
+                    network
+                        .ipv6
+                        .map(|range| config(range.subnet.into(), range.gateway.into())),
+                )
+                .collect(),
         },
         internal: false,
         attachable: true,
@@ -166,6 +218,13 @@ fn network(network: &cluster::Network, view: &NetworkView) -> Network {
     }
 }
 
+fn config(subnet: IpNet, gateway: IpAddr) -> IpamConfig {
+    IpamConfig {
+        subnet: Some(subnet.to_string()),
+        gateway: Some(gateway),
+    }
+}
+
 fn containers(view: &NetworkView) -> BTreeMap<String, Container> {
     view.endpoints
         .iter()
@@ -179,6 +238,6 @@ fn container(endpoint: &LocalEndpoint) -> Container {
         endpoint_id: endpoint.id.to_string(),
         mac_address: endpoint.mac.to_string(),
         ipv4_address: endpoint.ip.to_string(),
-        ipv6_address: String::new(),
+        ipv6_address: endpoint.ip6.map(|ip6| ip6.to_string()).unwrap_or_default(),
     }
 }

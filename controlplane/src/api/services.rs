@@ -103,11 +103,18 @@ async fn networks(handle: &Handle) -> Result<BTreeMap<NetworkId, Network>, Refus
 }
 
 fn service(service: &cluster::Service, networks: &BTreeMap<NetworkId, Network>) -> Service {
-    let virtual_ip = |(id, vip): (&NetworkId, &Option<std::net::Ipv4Addr>)| {
-        let prefix = networks.get(id).map_or(32, |network| network.subnet.prefix_len());
-        vip.map(|vip| VirtualIp {
-            network_id: id.to_string(),
-            address: format!("{vip}/{prefix}"),
+    let virtual_ips = |(id, vip): (&NetworkId, &Option<std::net::Ipv4Addr>)| {
+        let network = networks.get(id);
+        let prefix = network.map_or(32, |network| network.subnet.prefix_len());
+        let vip6 = vip.and_then(|vip| network?.ipv6_net_of(vip));
+        let addresses = [
+            vip.map(|vip| format!("{vip}/{prefix}")),
+            vip6.map(|vip| vip.to_string()),
+        ];
+        let network_id = id.to_string();
+        addresses.into_iter().flatten().map(move |address| VirtualIp {
+            network_id: network_id.clone(),
+            address,
         })
     };
     Service {
@@ -129,7 +136,7 @@ fn service(service: &cluster::Service, networks: &BTreeMap<NetworkId, Network>) 
         },
         endpoint: ServiceEndpoint {
             spec: EndpointSpec { mode: service.mode },
-            virtual_ips: service.networks.iter().filter_map(virtual_ip).collect(),
+            virtual_ips: service.networks.iter().flat_map(virtual_ips).collect(),
         },
     }
 }

@@ -22,7 +22,7 @@ pub struct Network {
     /// Always true.
     #[serde(rename = "EnableIPv4")]
     pub enable_ipv4: bool,
-    /// Always false.
+    /// IPv6 too.
     #[serde(rename = "EnableIPv6")]
     pub enable_ipv6: bool,
     /// Subnets.
@@ -59,7 +59,7 @@ pub struct Ipam {
     /// Always null.
     #[serde(default)]
     pub options: Option<BTreeMap<String, String>>,
-    /// One subnet.
+    /// One subnet of each family.
     #[serde(default)]
     pub config: Vec<IpamConfig>,
 }
@@ -73,7 +73,7 @@ pub struct IpamConfig {
     pub subnet: Option<String>,
     /// Address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
 }
 
 /// `ConfigFrom`.
@@ -98,7 +98,7 @@ pub struct Container {
     /// Address with the subnet's prefix length.
     #[serde(rename = "IPv4Address")]
     pub ipv4_address: String,
-    /// Always empty.
+    /// The same of IPv6; empty where there is none.
     #[serde(rename = "IPv6Address")]
     pub ipv6_address: String,
 }
@@ -135,7 +135,7 @@ pub struct NetworkCreate {
     /// Must be false: there are no networks without a way out.
     #[serde(default)]
     pub internal: bool,
-    /// Must be false: networks are IPv4.
+    /// IPv6 too.
     #[serde(default, rename = "EnableIPv6")]
     pub enable_ipv6: bool,
     /// Must be false: there is no routing mesh.

@@ -4,7 +4,7 @@ use crate::Failure;
 use crate::output::{json, line, short, table};
 use clap::{Args, Subcommand};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use weft::api::types::{Connect, Connected, Created, Disconnect, Ipam, IpamConfig, Network, NetworkCreate};
 use weft::client::{Client, segment};
@@ -42,12 +42,15 @@ pub(crate) enum Verb {
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// Subnet in CIDR form [default: the next free one of the address pools]
-    #[arg(long, value_name = "CIDR")]
-    subnet: Option<String>,
-    /// Gateway address [default: the first of the subnet]
-    #[arg(long, value_name = "IP")]
-    gateway: Option<Ipv4Addr>,
+    /// IPv6 too: each endpoint and virtual IP has an IPv6 address beside its IPv4 one
+    #[arg(long)]
+    ipv6: bool,
+    /// Subnet in CIDR form, one of each family [default: the next free one of the address pools]
+    #[arg(long = "subnet", value_name = "CIDR")]
+    subnets: Vec<String>,
+    /// Gateway address, one of each family [default: the first of the subnet]
+    #[arg(long = "gateway", value_name = "IP")]
+    gateways: Vec<IpAddr>,
     /// Driver option, as com.docker.network.driver.mtu=9000
     #[arg(long = "opt", short = 'o', visible_alias = "driver-opt", value_name = "KEY=VALUE", value_parser = pair)]
     options: Vec<(String, String)>,
@@ -135,15 +138,13 @@ pub(crate) async fn run(client: &Client, verb: Verb) -> Result<(), Failure> {
 
 async fn create(client: &Client, arguments: Create) -> Result<(), Failure> {
     let ipam = Ipam {
-        config: vec![IpamConfig {
-            subnet: arguments.subnet,
-            gateway: arguments.gateway,
-        }],
+        config: configs(arguments.subnets, arguments.gateways),
         ..Ipam::default()
     };
     let body = NetworkCreate {
         name: arguments.name,
         driver: Some(arguments.driver),
+        enable_ipv6: arguments.ipv6,
         ipam: Some(ipam),
         options: arguments.options.into_iter().collect::<BTreeMap<_, _>>(),
         labels: arguments.labels.into_iter().collect(),
@@ -151,6 +152,27 @@ async fn create(client: &Client, arguments: Create) -> Result<(), Failure> {
     };
     let created: Created = client.post("/networks/create", &body).await?;
     line(&created.id)
+}
+
+/// Each gateway goes with the subnet of its family.
+fn configs(subnets: Vec<String>, gateways: Vec<IpAddr>) -> Vec<IpamConfig> {
+    let config = |subnet| IpamConfig {
+        subnet: Some(subnet),
+        gateway: None,
+    };
+    let mut configs: Vec<IpamConfig> = subnets.into_iter().map(config).collect();
+    for gateway in gateways {
+        let mut free = configs.iter_mut().filter(|config| config.gateway.is_none());
+        let of_family = |subnet: &String| subnet.contains(':') == gateway.is_ipv6();
+        match free.find(|config| config.subnet.as_ref().is_some_and(of_family)) {
+            Some(config) => config.gateway = Some(gateway),
+            None => configs.push(IpamConfig {
+                subnet: None,
+                gateway: Some(gateway),
+            }),
+        }
+    }
+    configs
 }
 
 async fn list(client: &Client, arguments: &List) -> Result<(), Failure> {
