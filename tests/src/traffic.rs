@@ -1,13 +1,15 @@
 //! Real traffic between namespaces: echo requests, UDP echoes, TCP transfers. Each waits at most [`DEADLINE`].
 
+mod ping;
+
+pub use ping::{ping, ping6};
+
 use crate::namespace::Namespace;
 use crate::rig::{Container, Netns};
 use crate::story::inside;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
-use weft_dataplane::packet::checksum;
 
 /// How long anything may take, on a machine that is busy with other things.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -36,56 +38,6 @@ impl Place for Container {
     fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         self.netns().enter(action)
     }
-}
-
-/// Sends echo requests with `size` bytes of data until one is answered; says whose answer it was, or that none came.
-pub fn ping(from: &impl Place, to: Ipv4Addr, size: usize) -> Result<Ipv4Addr, String> {
-    from.enter(|| ping_here(to, size))
-}
-
-fn ping_here(to: Ipv4Addr, size: usize) -> Result<Ipv4Addr, String> {
-    let text = |error: io::Error| format!("ping {to}: {error}");
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).map_err(text)?;
-    socket.set_read_timeout(Some(RETRY)).map_err(text)?;
-    let target = SocketAddr::from((to, 0)).into();
-    let start = Instant::now();
-    let mut sequence: u16 = 0;
-    while start.elapsed() < DEADLINE {
-        sequence += 1;
-        // A neighbour that is not known yet, or a full queue, are reasons to try again.
-        let _ = socket.send_to(&echo_request(sequence, size), &target);
-        let mut buffer = vec![0; 65536];
-        while let Ok(length) = (&socket).read(&mut buffer) {
-            if let Some(source) = echo_reply(&buffer[..length], sequence, size) {
-                return Ok(source);
-            }
-        }
-    }
-    Err(format!("ping {to}: no answer in {DEADLINE:?}"))
-}
-
-const IDENTIFIER: [u8; 2] = [0x77, 0x65];
-
-fn echo_request(sequence: u16, size: usize) -> Vec<u8> {
-    let [high, low] = sequence.to_be_bytes();
-    let mut bytes = vec![8, 0, 0, 0, IDENTIFIER[0], IDENTIFIER[1], high, low];
-    bytes.resize(8 + size, 0x5a);
-    let sum = checksum::of(0, &bytes).to_be_bytes();
-    bytes[2..4].copy_from_slice(&sum);
-    bytes
-}
-
-/// The source of an IPv4 packet that answers the request.
-fn echo_reply(packet: &[u8], sequence: u16, size: usize) -> Option<Ipv4Addr> {
-    let header = usize::from(packet.first()? & 0x0f) * 4;
-    let source = packet.get(12..16)?.first_chunk::<4>()?;
-    let message = packet.get(header..)?;
-    let ours = message.len() == 8 + size
-        && message[0] == 0
-        && message[4..6] == IDENTIFIER
-        && message[6..8] == sequence.to_be_bytes()
-        && checksum::of(0, message) == 0;
-    ours.then(|| Ipv4Addr::from(*source))
 }
 
 /// A UDP socket that gives every datagram back, until dropped.

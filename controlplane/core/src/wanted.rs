@@ -1,16 +1,18 @@
 //! The complete content that the kernel's maps should have.
 
+mod family;
 #[cfg(test)]
 mod tests;
 
 use crate::cluster;
 use crate::id::{EndpointId, MacAddress, NetworkId};
-use crate::overlay::Overlay;
-use crate::service::Services;
+use crate::overlay::{Location, Overlay};
+use crate::service::{self, Services};
+use family::Maps;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, V6, mapped,
+    self, Attachment, Backend, BackendKey, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, V6, mapped,
 };
 
 /// The control maps, whole. What the kernel itself writes (flows, rotations, counters) is not in it.
@@ -49,7 +51,7 @@ pub struct LocalAttachment {
     pub network: NetworkId,
     /// Index of the host-side veth.
     pub ifindex: u32,
-    /// Its address.
+    /// Its address. Where its network has IPv6, another one stands beside it.
     pub ip: Ipv4Addr,
     /// Its MAC.
     pub mac: MacAddress,
@@ -124,7 +126,6 @@ fn build(inputs: &Inputs<'_>, limits: Limits) -> Wanted {
     builder.nodes();
     builder.peers();
     builder.services();
-    builder.mark_backends();
     builder
         .wanted
         .overflows
@@ -132,14 +133,18 @@ fn build(inputs: &Inputs<'_>, limits: Limits) -> Wanted {
     builder.wanted
 }
 
-const MAP_ORDER: [&str; 7] = [
+const MAP_ORDER: [&str; 11] = [
     abi::attachment::NAME,
     abi::network::NAME,
     abi::endpoint::NAME,
+    abi::endpoint::NAME6,
     abi::peer::NAME,
+    abi::peer::NAME6,
     abi::node::NAME,
     abi::service::NAME,
+    abi::service::NAME6,
     abi::backend::NAME,
+    abi::backend::NAME6,
 ];
 
 /// Known networks with a local endpoint or explicitly joined, by VNI. Two networks of one VNI are a mistake of the declared
@@ -159,7 +164,7 @@ fn taken_part_in<'a>(inputs: &Inputs<'a>) -> BTreeMap<u32, &'a cluster::Network>
     networks
 }
 
-/// How many entries each map holds.
+/// How many entries each map holds, of either family.
 #[derive(Clone, Copy)]
 struct Limits {
     attachments: u32,
@@ -172,7 +177,7 @@ struct Limits {
 
 impl Limits {
     const ABI: Limits = Limits {
-        // An endpoint stands in both maps.
+        // An endpoint stands in all these maps.
         attachments: if abi::attachment::MAX_ENTRIES < abi::endpoint::MAX_ENTRIES {
             abi::attachment::MAX_ENTRIES
         } else {
@@ -211,35 +216,35 @@ impl Builder<'_> {
         let mut attachments: Vec<&LocalAttachment> = self.inputs.attachments.iter().collect();
         attachments.sort_by_key(|attachment| (attachment.ifindex, &attachment.endpoint));
         let contents = &mut self.wanted.contents;
-        let mut count = 0;
+        let (mut count, mut count6) = (0, 0);
         for attachment in attachments {
             let network = self.inputs.networks.get(&attachment.network);
             let Some(network) = network.filter(|network| is_present(&self.networks, network)) else {
                 continue;
             };
-            let address = OverlayAddress {
-                vni: network.vni.get(),
-                ip: attachment.ip.octets(),
-            };
+            let vni = network.vni.get();
+            let address = OverlayAddress::new(vni, attachment.ip.octets());
             let doubled =
                 contents.endpoints.contains_key(&address) || contents.attachments.contains_key(&attachment.ifindex);
             if doubled || !network.subnet.contains(&attachment.ip) {
                 continue;
             }
+            let ip6 = network.ipv6_of(attachment.ip).map(v6);
             count += 1;
+            count6 += usize::from(ip6.is_some());
             if count > self.limits.attachments as usize {
                 continue;
             }
             contents.attachments.insert(
                 attachment.ifindex,
                 Attachment {
-                    vni: network.vni.get(),
+                    vni,
                     ip: attachment.ip.octets(),
                     gateway: network.gateway.octets(),
                     mac: attachment.mac.0,
                     gateway_mac: MacAddress::from_ipv4(network.gateway).0,
-                    ip6: V6::UNSPECIFIED,
-                    gateway6: V6::UNSPECIFIED,
+                    ip6: ip6.unwrap_or(V6::UNSPECIFIED),
+                    gateway6: network.ipv6.map_or(V6::UNSPECIFIED, |range| v6(range.gateway)),
                 },
             );
             let endpoint = Endpoint {
@@ -248,9 +253,13 @@ impl Builder<'_> {
                 flags: 0,
             };
             contents.endpoints.insert(address, endpoint);
+            if let Some(ip6) = ip6 {
+                contents.endpoints6.insert(OverlayAddress::new(vni, ip6), endpoint);
+            }
         }
         self.cut(abi::attachment::NAME, count, self.limits.attachments);
         self.cut(abi::endpoint::NAME, count, self.limits.attachments);
+        self.cut(abi::endpoint::NAME6, count6, self.limits.attachments);
     }
 
     fn nodes(&mut self) {
@@ -265,106 +274,62 @@ impl Builder<'_> {
 
     /// A peer whose VTEP has no route is there all the same: the drop then has its own name.
     fn peers(&mut self) {
-        let mut count = 0;
-        for (vni, network) in &self.networks {
-            for (ip, location) in self.inputs.overlay.peers.get(&network.id).into_iter().flatten() {
-                let address = OverlayAddress {
-                    vni: *vni,
-                    ip: ip.octets(),
-                };
-                let local = self.wanted.contents.endpoints.contains_key(&address);
-                if local || !network.subnet.contains(ip) {
-                    continue;
-                }
-                count += 1;
-                if count <= self.limits.peers as usize {
-                    let peer = Peer {
-                        vtep: mapped(location.vtep.octets()),
-                        mac: location.mac.0,
-                        flags: 0,
-                    };
-                    self.wanted.contents.peers.insert(address, peer);
-                }
-            }
-        }
-        self.cut(abi::peer::NAME, count, self.limits.peers);
+        let located = |network: &cluster::Network| self.inputs.overlay.peers.get(&network.id).into_iter().flatten();
+        let located6 = |network: &cluster::Network| self.inputs.overlay.peers6.get(&network.id).into_iter().flatten();
+        let peers = self.networks.iter().flat_map(|(vni, network)| {
+            located(network)
+                .filter(|(ip, _)| network.subnet.contains(*ip))
+                .map(|(ip, location)| (OverlayAddress::new(*vni, ip.octets()), peer(location)))
+        });
+        let peers6 = self.networks.iter().flat_map(|(vni, network)| {
+            located6(network)
+                .filter(|(ip, _)| network.ipv6.is_some_and(|range| range.subnet.contains(*ip)))
+                .map(|(ip, location)| (OverlayAddress::new(*vni, v6(*ip)), peer(location)))
+        });
+        let limit = self.limits.peers;
+        let contents = &mut self.wanted.contents;
+        let count = Maps::ipv4(contents).put_peers(peers, limit);
+        let count6 = Maps::ipv6(contents).put_peers(peers6, limit);
+        self.cut(abi::peer::NAME, count, limit);
+        self.cut(abi::peer::NAME6, count6, limit);
     }
 
     fn services(&mut self) {
-        let vips = self.vips();
-        self.cut(abi::service::NAME, vips.len(), self.limits.services);
-        let mut slots = 0;
-        for (address, backends) in vips.into_iter().take(self.limits.services as usize) {
-            let contents = &mut self.wanted.contents;
-            let room = (self.limits.backends as usize).saturating_sub(contents.backends.len());
-            slots += backends.len();
-            let mut backend_count = 0;
-            for (slot, ip) in (0..).zip(backends.into_iter().take(room)) {
-                let key = BackendKey {
-                    vni: address.vni,
-                    vip: address.ip,
-                    slot,
-                };
-                contents.backends.insert(key, Backend { ip: ip.octets() });
-                backend_count = slot + 1;
-            }
-            let service = Service {
-                backend_count,
-                policy: abi::service::POLICY_ROUND_ROBIN,
-                affinity_seconds: 0,
-            };
-            contents.services.insert(address, service);
-        }
-        self.cut(abi::backend::NAME, slots, self.limits.backends);
-    }
-
-    /// Endpoints behind a virtual IP are marked: whoever talks to one past the virtual IP may meet a balanced connection.
-    fn mark_backends(&mut self) {
+        let vips = self.vips(|network, service| {
+            let vip = service
+                .vip
+                .filter(|vip| network.subnet.contains(vip) && *vip != network.gateway)?;
+            let backends = service.backends().into_iter().map(|ip| ip.octets());
+            Some((vip.octets(), backends.collect()))
+        });
+        let vips6 = self.vips(|network, service| {
+            let range = network.ipv6?;
+            let vip = service
+                .vip6
+                .filter(|vip| range.subnet.contains(vip) && *vip != range.gateway)?;
+            Some((v6(vip), service.backends6().into_iter().map(v6).collect()))
+        });
+        let Limits { services, backends, .. } = self.limits;
         let contents = &mut self.wanted.contents;
-        for (key, backend) in &contents.backends {
-            let address = OverlayAddress {
-                vni: key.vni,
-                ip: backend.ip,
-            };
-            if let Some(peer) = contents.peers.get_mut(&address) {
-                peer.flags |= abi::peer::BACKEND;
-            } else if let Some(endpoint) = contents.endpoints.get_mut(&address) {
-                endpoint.flags |= abi::peer::BACKEND;
-            }
-        }
+        let of_ipv4 = Maps::ipv4(contents).put_services(vips, self.limits);
+        let of_ipv6 = Maps::ipv6(contents).put_services(vips6, self.limits);
+        self.cut(abi::service::NAME, of_ipv4.services, services);
+        self.cut(abi::service::NAME6, of_ipv6.services, services);
+        self.cut(abi::backend::NAME, of_ipv4.backends, backends);
+        self.cut(abi::backend::NAME6, of_ipv6.backends, backends);
     }
 
-    /// The VIPs and, of each, the backends that a packet can reach.
-    fn vips(&self) -> BTreeMap<OverlayAddress, Vec<Ipv4Addr>> {
-        let contents = &self.wanted.contents;
+    /// The VIPs of one family and the backends of each, in order, as `look` finds them in a service.
+    fn vips<A: Ip>(
+        &self,
+        look: impl Fn(&cluster::Network, &service::Service) -> Option<(A, Vec<A>)>,
+    ) -> BTreeMap<OverlayAddress<A>, Vec<A>> {
         let mut vips = BTreeMap::new();
         for (vni, network) in &self.networks {
-            let services = self
-                .inputs
-                .services
-                .networks
-                .get(&network.id)
-                .into_iter()
-                .flat_map(|known| known.services.values());
-            for service in services {
-                let Some(vip) = service
-                    .vip
-                    .filter(|vip| network.subnet.contains(vip) && *vip != network.gateway)
-                else {
-                    continue;
-                };
-                let backends = service.backends().into_iter().filter(|ip| {
-                    let address = OverlayAddress {
-                        vni: *vni,
-                        ip: ip.octets(),
-                    };
-                    contents.endpoints.contains_key(&address) || contents.peers.contains_key(&address)
-                });
-                let address = OverlayAddress {
-                    vni: *vni,
-                    ip: vip.octets(),
-                };
-                vips.entry(address).or_insert_with(|| backends.collect());
+            let known = self.inputs.services.networks.get(&network.id);
+            let services = known.into_iter().flat_map(|known| known.services.values());
+            for (vip, backends) in services.filter_map(|service| look(network, service)) {
+                vips.entry(OverlayAddress::new(*vni, vip)).or_insert(backends);
             }
         }
         vips
@@ -391,4 +356,16 @@ fn network_entry(network: &cluster::Network) -> Network {
         prefix_len: network.subnet.prefix_len(),
         padding: 0,
     }
+}
+
+fn peer(location: &Location) -> Peer {
+    Peer {
+        vtep: mapped(location.vtep.octets()),
+        mac: location.mac.0,
+        flags: 0,
+    }
+}
+
+fn v6(ip: Ipv6Addr) -> V6 {
+    V6::new(ip.octets())
 }

@@ -3,7 +3,7 @@
 use super::command::run;
 use super::process::Process;
 use super::{Error, Host, Netns, Result, program};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// A container of a host. Its processes end with it.
@@ -100,6 +100,17 @@ impl Container {
                 self.name,
                 other.len()
             ))),
+        }
+    }
+
+    /// Its only IPv6 address on an overlay.
+    pub fn address6(&self) -> Result<Ipv6Addr> {
+        let text = self.netns.ip("-o -6 addr show scope global")?;
+        let addresses: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().nth(3)).collect();
+        let of_one = |address: &str| address.split('/').next()?.parse().ok();
+        match addresses.as_slice() {
+            [address] => of_one(address).ok_or_else(|| Error::new(format!("{} has address {address:?}", self.name))),
+            other => Err(Error::new(format!("{} has not one IPv6 address: {other:?}", self.name))),
         }
     }
 

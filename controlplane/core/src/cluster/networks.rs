@@ -55,6 +55,9 @@ impl State {
         let subnet = self.choose_subnet(subnet)?;
         let gateway = choose_gateway(subnet, gateway)?;
         let ipv6 = ipv6.map(|wish| self.choose_ipv6(at, subnet, wish)).transpose()?;
+        if ipv6.is_some() {
+            options::check_mtu_for_ipv6(driver.mtu)?;
+        }
         let vni = self.choose_vni(subnet, driver.vni)?;
         let id = at.new_id(|id| NetworkId::new(id).is_ok_and(|id| self.networks.contains_key(&id)));
         let mut options = options.clone();

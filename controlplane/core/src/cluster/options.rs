@@ -19,6 +19,9 @@ pub const DEFAULT_MTU: u32 = 1500;
 /// The least MTU inside an overlay, bytes: what every IPv4 link must carry (RFC 791 section 3.2).
 pub const MIN_MTU: u32 = 68;
 
+/// The same of every IPv6 link (RFC 8200 section 5); Linux gives an interface with less no IPv6.
+const MIN_IPV6_MTU: u32 = 1280;
+
 /// The longest IPv4 packet, bytes (RFC 791 section 3.1).
 const MAX_UNDERLAY_MTU: u32 = 65_535;
 
@@ -66,6 +69,18 @@ fn mtu(value: &str) -> Result<u32, Refusal> {
              which VXLAN takes {ENCAPSULATION_OVERHEAD}"
         ))
     })
+}
+
+pub(super) fn check_mtu_for_ipv6(mtu: u32) -> Result<(), Refusal> {
+    if mtu >= MIN_IPV6_MTU {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!(
+        "invalid MTU value: \"{}\": {MTU_OPTION} of a network with IPv6 should be {} or more bytes, of which VXLAN takes \
+         {ENCAPSULATION_OVERHEAD}",
+        mtu + ENCAPSULATION_OVERHEAD,
+        MIN_IPV6_MTU + ENCAPSULATION_OVERHEAD
+    )))
 }
 
 fn vni(value: &str) -> Result<Vni, Refusal> {

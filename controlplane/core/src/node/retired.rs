@@ -4,7 +4,7 @@ use crate::time::{Duration, Instant};
 use crate::wanted::MapContents;
 use std::collections::BTreeMap;
 use weft_dataplane::abi::service::{self, POLICY_ROUND_ROBIN};
-use weft_dataplane::abi::{OverlayAddress, Service};
+use weft_dataplane::abi::{Endpoint, Ip, OverlayAddress, Peer, Service, V4, V6};
 
 /// How long. Names do not resolve to such a virtual IP any more; connections that were open, and addresses that a program or a
 /// resolver remembers, have ended by then.
@@ -13,36 +13,67 @@ const LINGER: Duration = Duration::from_secs(10 * 60);
 /// The virtual IPs without tasks that are still answered for.
 #[derive(Debug, Default)]
 pub(super) struct Retired {
-    until: BTreeMap<OverlayAddress, Instant>,
+    ipv4: Until<V4>,
+    ipv6: Until<V6>,
 }
+
+type Until<A> = BTreeMap<OverlayAddress<A>, Instant>;
 
 impl Retired {
     /// Keeps virtual IPs that are present and no longer wanted, without backends, as long as nobody else has their address.
     pub(super) fn add_to(&mut self, now: Instant, wanted: &mut MapContents, present: &MapContents) {
-        for vip in present.services.keys().filter(|vip| !wanted.services.contains_key(vip)) {
-            self.until.entry(*vip).or_insert(now + LINGER);
-        }
-        self.until.retain(|vip, until| {
-            let taken = wanted.services.contains_key(vip)
-                || wanted.peers.contains_key(vip)
-                || wanted.endpoints.contains_key(vip);
-            *until > now && !taken && wanted.networks.contains_key(&vip.vni)
-        });
-        let room = (service::MAX_ENTRIES as usize).saturating_sub(wanted.services.len());
-        let refusing = Service {
-            backend_count: 0,
-            policy: POLICY_ROUND_ROBIN,
-            affinity_seconds: 0,
-        };
-        wanted
-            .services
-            .extend(self.until.keys().take(room).map(|vip| (*vip, refusing)));
+        let networks = &wanted.networks;
+        let on_network = |vni: u32| networks.contains_key(&vni);
+        let others = (&wanted.endpoints, &wanted.peers);
+        keep(
+            &mut self.ipv4,
+            now,
+            &mut wanted.services,
+            &present.services,
+            others,
+            on_network,
+        );
+        let others = (&wanted.endpoints6, &wanted.peers6);
+        keep(
+            &mut self.ipv6,
+            now,
+            &mut wanted.services6,
+            &present.services6,
+            others,
+            on_network,
+        );
     }
 
     /// When the next is forgotten.
     pub(super) fn next_end(&self) -> Option<Instant> {
-        self.until.values().min().copied()
+        self.ipv4.values().chain(self.ipv6.values()).min().copied()
     }
+}
+
+type OfAddress<A, V> = BTreeMap<OverlayAddress<A>, V>;
+
+fn keep<A: Ip>(
+    until: &mut Until<A>,
+    now: Instant,
+    wanted: &mut OfAddress<A, Service>,
+    present: &OfAddress<A, Service>,
+    others: (&OfAddress<A, Endpoint>, &OfAddress<A, Peer>),
+    on_network: impl Fn(u32) -> bool,
+) {
+    for vip in present.keys().filter(|vip| !wanted.contains_key(vip)) {
+        until.entry(*vip).or_insert(now + LINGER);
+    }
+    until.retain(|vip, until| {
+        let taken = wanted.contains_key(vip) || others.0.contains_key(vip) || others.1.contains_key(vip);
+        *until > now && !taken && on_network(vip.vni())
+    });
+    let room = (service::MAX_ENTRIES as usize).saturating_sub(wanted.len());
+    let refusing = Service {
+        backend_count: 0,
+        policy: POLICY_ROUND_ROBIN,
+        affinity_seconds: 0,
+    };
+    wanted.extend(until.keys().take(room).map(|vip| (*vip, refusing)));
 }
 
 #[cfg(test)]

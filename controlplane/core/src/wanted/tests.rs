@@ -41,6 +41,14 @@ fn at(net: u8, last: u8) -> OverlayAddress {
     }
 }
 
+fn ip6(net: u8, last: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, net.into(), 0, 0, 0, 0, 0, last.into())
+}
+
+fn at6(net: u8, last: u8) -> OverlayAddress<V6> {
+    OverlayAddress::new(4096 + u32::from(net), v6(ip6(net, last)))
+}
+
 fn route(last: u8) -> Node {
     Node {
         next_hop: mapped(vtep(last).octets()),
@@ -71,6 +79,15 @@ impl World {
         self
     }
 
+    /// The same with fd00:`net`::/64 beside it.
+    fn network6(mut self, name: &str, net: u8) -> Self {
+        self = self.network(name, net);
+        let subnet = ipnet::Ipv6Net::new(ip6(net, 0), 64).unwrap();
+        let gateway = ip6(net, 1);
+        self.networks.get_mut(&id(name)).unwrap().ipv6 = Some(cluster::Ipv6Range { subnet, gateway });
+        self
+    }
+
     fn attach(mut self, name: &str, ifindex: u32, ip: Ipv4Addr) -> Self {
         self.attachments.push(LocalAttachment {
             endpoint: EndpointId::new(format!("{ifindex:064x}")).unwrap(),
@@ -83,6 +100,8 @@ impl World {
     }
 
     fn peer(mut self, name: &str, ip: Ipv4Addr, behind: u8) -> Self {
+        let network = self.networks.get(&id(name));
+        let endpoint_ip6 = network.and_then(|network| network.ipv6_net_of(ip));
         self.peers.push(PeerRow {
             network: id(name),
             endpoint: ip.to_string(),
@@ -91,13 +110,16 @@ impl World {
                 endpoint_ip: ipnet::Ipv4Net::new(ip, 24).unwrap(),
                 endpoint_mac: MacAddress::from_ipv4(ip),
                 tunnel_endpoint_ip: vtep(behind).into(),
-                endpoint_ip6: None,
+                endpoint_ip6,
             },
         });
         self
     }
 
     fn task(mut self, name: &str, service: &str, ip: Ipv4Addr, vip: Option<Ipv4Addr>, disabled: bool) -> Self {
+        let network = self.networks.get(&id(name));
+        let beside = |ip: Option<Ipv4Addr>| network?.ipv6_of(ip?);
+        let (endpoint_ip6, virtual_ip6) = (beside(Some(ip)), beside(vip));
         self.tasks.push(EndpointRow {
             network: id(name),
             endpoint: ip.to_string(),
@@ -112,8 +134,8 @@ impl World {
                 aliases: vec![],
                 task_aliases: vec![],
                 service_disabled: disabled,
-                endpoint_ip6: None,
-                virtual_ip6: None,
+                endpoint_ip6,
+                virtual_ip6,
             },
         });
         self
@@ -249,6 +271,83 @@ fn a_local_endpoint_a_peer_and_a_service_fill_all_maps() {
 }
 
 #[test]
+fn ipv6_stands_beside_ipv4_in_maps_of_its_own() {
+    let world = World::default()
+        .network6("app", 1)
+        .network("plain", 2)
+        .attach("app", 7, ip(1, 3))
+        .attach("plain", 8, ip(2, 3))
+        .peer("app", ip(1, 5), 2)
+        .peer("plain", ip(2, 5), 2)
+        .task("app", "web", ip(1, 5), Some(ip(1, 4)), false)
+        .task("app", "web", ip(1, 3), Some(ip(1, 4)), false)
+        .task("app", "web", ip(1, 9), Some(ip(1, 4)), false)
+        .task("plain", "db", ip(2, 3), Some(ip(2, 4)), false);
+    let contents = world.wanted();
+    let addresses = |ifindex: u32| {
+        let Attachment { ip6, gateway6, .. } = contents.attachments[&ifindex];
+        (ip6, gateway6)
+    };
+    assert_eq!(addresses(7), (v6(ip6(1, 3)), v6(ip6(1, 1))));
+    assert_eq!(
+        addresses(8),
+        (V6::UNSPECIFIED, V6::UNSPECIFIED),
+        "a network without IPv6"
+    );
+    assert_eq!(contents.endpoints6, [(at6(1, 3), contents.endpoints[&at(1, 3)])].into());
+    assert_eq!(contents.peers6, [(at6(1, 5), contents.peers[&at(1, 5)])].into());
+    assert_eq!(contents.endpoints6[&at6(1, 3)].flags, abi::peer::BACKEND);
+    assert_eq!(contents.peers6[&at6(1, 5)].flags, abi::peer::BACKEND);
+    assert_eq!(contents.services6, [(at6(1, 4), contents.services[&at(1, 4)])].into());
+    let backend = |slot: u32, last: u8| {
+        let key = BackendKey {
+            vip: v6(ip6(1, 4)),
+            vni: 4097,
+            slot,
+        };
+        (key, Backend { ip: v6(ip6(1, last)) })
+    };
+    assert_eq!(
+        contents.backends6,
+        [backend(0, 3), backend(1, 5)].into(),
+        "of 9 nobody knows where it lives"
+    );
+}
+
+#[test]
+fn claims_of_ipv6_that_cannot_be_are_left_out() {
+    let mut world = World::default()
+        .network6("app", 1)
+        .network("plain", 2)
+        .attach("app", 7, ip(1, 3))
+        .attach("plain", 8, ip(2, 3))
+        .task("app", "a", ip(1, 3), Some(ip(1, 1)), false)
+        .task("app", "b", ip(1, 6), Some(ip(1, 4)), false)
+        .task("plain", "c", ip(2, 3), Some(ip(2, 4)), false);
+    for (row, claimed) in [(ip(1, 20), ip6(1, 3)), (ip(1, 21), ip6(9, 5)), (ip(1, 22), ip6(1, 22))] {
+        world = world.peer("app", row, 2);
+        let peer = world.peers.last_mut().unwrap();
+        peer.record.endpoint_ip6 = Some(ipnet::Ipv6Net::new(claimed, 64).unwrap());
+    }
+    world = world.peer("plain", ip(2, 22), 2);
+    world.peers.last_mut().unwrap().record.endpoint_ip6 = Some(ipnet::Ipv6Net::new(ip6(2, 22), 64).unwrap());
+    world.tasks[1].record.virtual_ip6 = Some(ip6(9, 4));
+    world.tasks[2].record.virtual_ip6 = Some(ip6(2, 4));
+    let contents = world.wanted();
+    assert_eq!(
+        contents.peers6.keys().collect::<Vec<_>>(),
+        [&at6(1, 22)],
+        "neither an own address, nor one outside of the subnet, nor any where the network has no IPv6"
+    );
+    assert_eq!(
+        contents.services6,
+        BTreeMap::new(),
+        "no VIP on the gateway, outside, or without a subnet"
+    );
+    assert_eq!(contents.services.keys().collect::<Vec<_>>(), [&at(1, 4), &at(2, 4)]);
+}
+
+#[test]
 fn only_networks_that_the_node_takes_part_in_are_in_the_maps() {
     let mut world = World::default()
         .network("app", 1)
@@ -372,7 +471,10 @@ fn of_two_networks_with_one_vni_the_smaller_id_counts() {
 
 #[test]
 fn what_does_not_fit_is_left_out_and_reported_and_nothing_points_at_it() {
-    let mut world = World::default().network("app", 1).network("more", 2).network("most", 3);
+    let mut world = World::default()
+        .network6("app", 1)
+        .network("more", 2)
+        .network("most", 3);
     world.joined = world.networks.keys().cloned().collect();
     for last in 10..15 {
         world = world
@@ -398,10 +500,14 @@ fn what_does_not_fit_is_left_out_and_reported_and_nothing_points_at_it() {
             ("attachments", 5, 3),
             ("networks", 3, 2),
             ("endpoints", 5, 3),
+            ("endpoints6", 5, 3),
             ("peers", 5, 4),
+            ("peers6", 5, 4),
             ("nodes", 5, 2),
             ("services", 3, 2),
+            ("services6", 3, 2),
             ("backends", 5, 4),
+            ("backends6", 5, 4),
         ]
     );
     assert_eq!(contents.attachments.keys().collect::<Vec<_>>(), [&10, &11, &12]);
@@ -415,5 +521,10 @@ fn what_does_not_fit_is_left_out_and_reported_and_nothing_points_at_it() {
             assert!(contents.endpoints.contains_key(&at(1, last)) || contents.peers.contains_key(&at(1, last)));
         }
     }
+    let of_ipv4 = (contents.endpoints.values(), contents.peers.values());
+    let of_ipv6 = (contents.endpoints6.values(), contents.peers6.values());
+    assert!(of_ipv4.0.eq(of_ipv6.0) && of_ipv4.1.eq(of_ipv6.1));
+    assert!(contents.services.values().eq(contents.services6.values()));
+    assert_eq!(contents.backends6.len(), 4);
     assert_eq!(world.within(Limits::ABI).overflows, []);
 }

@@ -3,7 +3,7 @@
 use crate::{Outcome, dns, while_trying};
 use clap::Args;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 
 /// The longest request or answer that is read, in bytes: none here comes near it.
@@ -19,8 +19,8 @@ pub(crate) struct Serve {
     #[arg(long)]
     name: String,
     /// Where to listen
-    #[arg(long, default_value = "0.0.0.0:80")]
-    listen: SocketAddrV4,
+    #[arg(long, default_value = "[::]:80")]
+    listen: SocketAddr,
 }
 
 /// Fetch http://HOST[:PORT]/PATH, each time on a new connection, and print the answers
@@ -63,7 +63,11 @@ fn answer(mut connection: TcpStream, name: &str) -> std::io::Result<()> {
     while request.read_line(&mut line)? > 0 && !line.trim().is_empty() {
         line.clear();
     }
-    let body = format!("{name} at {} answers {}\n", own.ip(), client.ip());
+    let body = format!(
+        "{name} at {} answers {}\n",
+        own.ip().to_canonical(),
+        client.ip().to_canonical()
+    );
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
@@ -75,18 +79,18 @@ pub(crate) fn get(arguments: &Get) -> Outcome {
     let (host, port, path) = split(&arguments.url)?;
     let timeout = Duration::from_secs(arguments.timeout.max(1));
     for _ in 0..arguments.times {
-        let address = match host.parse::<Ipv4Addr>() {
+        let address = match host.trim_matches(['[', ']']).parse() {
             Ok(address) => address,
-            Err(_) => dns::resolve(host, arguments.resolver, timeout)?,
+            Err(_) => IpAddr::V4(dns::resolve(host, arguments.resolver, timeout)?),
         };
-        print!("{}", fetch(SocketAddrV4::new(address, port), host, path, timeout)?);
+        print!("{}", fetch(SocketAddr::new(address, port), host, path, timeout)?);
     }
     Ok(())
 }
 
-fn fetch(server: SocketAddrV4, host: &str, path: &str, timeout: Duration) -> Result<String, String> {
+fn fetch(server: SocketAddr, host: &str, path: &str, timeout: Duration) -> Result<String, String> {
     let mut connection =
-        TcpStream::connect_timeout(&server.into(), timeout).map_err(while_trying(format!("connect to {server}")))?;
+        TcpStream::connect_timeout(&server, timeout).map_err(while_trying(format!("connect to {server}")))?;
     let failed = || while_trying(format!("fetch from {server}"));
     connection.set_read_timeout(Some(timeout)).map_err(failed())?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
@@ -114,8 +118,13 @@ fn split(url: &str) -> Result<(&str, u16, &str), String> {
     let wrong = || format!("{url:?} is not http://HOST[:PORT][/PATH]");
     let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
     let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
-    let (host, port) = match authority.split_once(':') {
-        Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
+    // An IPv6 address stands in brackets (RFC 3986 section 3.2.2).
+    let end_of_address = authority.find(']').map_or(0, |end| end + 1);
+    let (host, port) = match authority[end_of_address..].find(':') {
+        Some(colon) => {
+            let (host, port) = authority.split_at(end_of_address + colon);
+            (host, port[1..].parse().map_err(|_| wrong())?)
+        }
         None => (authority, 80),
     };
     if host.is_empty() {
@@ -133,6 +142,8 @@ mod tests {
     fn addresses_are_split() {
         assert_eq!(split("http://my-web"), Ok(("my-web", 80, "/")));
         assert_eq!(split("http://10.0.0.2:8080/a/b"), Ok(("10.0.0.2", 8080, "/a/b")));
+        assert_eq!(split("http://[fd00::2]/a"), Ok(("[fd00::2]", 80, "/a")));
+        assert_eq!(split("http://[fd00::2]:81"), Ok(("[fd00::2]", 81, "/")));
         for wrong in ["my-web", "https://a", "http://", "http://:80/", "http://a:port/"] {
             assert!(split(wrong).unwrap_err().contains(wrong), "{wrong}");
         }

@@ -154,6 +154,35 @@ fn wrong_ipv6_is_refused_in_one_clear_line() {
 }
 
 #[test]
+fn a_link_that_is_too_narrow_for_ipv6_is_refused() {
+    let mut manager = Manager::new();
+    let narrow = |name: &str, mtu: &str| match create6(name, None, wish(None, None)) {
+        Request::NetworkCreate {
+            name,
+            subnet,
+            gateway,
+            ipv6,
+            labels,
+            ..
+        } => Request::NetworkCreate {
+            name,
+            subnet,
+            gateway,
+            ipv6,
+            options: [("com.docker.network.driver.mtu".to_owned(), mtu.to_owned())].into(),
+            labels,
+        },
+        other => other,
+    };
+    assert_eq!(
+        manager.refused(narrow("x", "1329")),
+        "Invalid: invalid MTU value: \"1329\": com.docker.network.driver.mtu of a network with IPv6 should be 1330 or more bytes, of \
+         which VXLAN takes 50"
+    );
+    assert_eq!(manager.network(narrow("x", "1330")).mtu, 1280);
+}
+
+#[test]
 fn nobody_gets_the_ipv6_gateway_s_partner() {
     let mut manager = Manager::new();
     let network = manager.network(create6(
