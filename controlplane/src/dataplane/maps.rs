@@ -1,8 +1,9 @@
 //! The only writer of the programs' maps, and their reader.
 
+use super::front::{self as fronts, Front};
 use aya::Ebpf;
 use aya::Pod;
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::{ProgramError, SchedClassifier};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +12,7 @@ use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
     Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, MapType,
     Network, Node, OverlayAddress, Peer, Service, V4, V6, answer, attachment, backend, counter, endpoint, flow,
-    fragment, jump, network, node, peer, scratch, service,
+    fragment, front, jump, network, node, peer, scratch, service,
 };
 use weft_diag::{MapDump, MapSummary};
 
@@ -19,7 +20,7 @@ use weft_diag::{MapDump, MapSummary};
 pub const MAX_DUMP_ENTRIES: usize = 10_000;
 
 /// Names of all maps, in the order that diagnostics print them.
-pub(super) const NAMES: [&str; 27] = [
+pub(super) const NAMES: [&str; 30] = [
     attachment::NAME,
     network::NAME,
     endpoint::NAME,
@@ -47,6 +48,9 @@ pub(super) const NAMES: [&str; 27] = [
     scratch::NAME6,
     scratch::NEW_FLOW_NAME,
     scratch::NEW_FLOW_NAME6,
+    front::PLACES_NAME,
+    front::NODES_NAME,
+    front::LINKS_NAME,
 ];
 
 /// Why a map could not be read or written.
@@ -97,7 +101,7 @@ pub struct ApplyError {
 }
 
 /// A hash map with its name and limit, which errors tell.
-struct Table<K, V> {
+pub(super) struct Table<K, V> {
     name: &'static str,
     max_entries: u32,
     map: HashMap<MapData, K, V>,
@@ -112,6 +116,15 @@ impl<K: Pod + MapType + Ord, V: Pod + MapType> Table<K, V> {
                 reason: error.to_string(),
             })?;
         Ok(Table { name, max_entries, map })
+    }
+
+    /// The value of a key, if it has one.
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>, MapsError> {
+        match self.map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(kernel(self.name, error)),
+        }
     }
 
     fn put(&mut self, key: K, value: V) -> Result<(), MapsError> {
@@ -177,6 +190,32 @@ impl<K: Pod + MapType + Ord, V: Pod + MapType> Table<K, V> {
     }
 }
 
+/// The slots of a front, in an array.
+pub(super) struct Slots<S: Pod> {
+    name: &'static str,
+    map: Array<MapData, S>,
+}
+
+impl<S: Pod> Slots<S> {
+    pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, MapsError> {
+        let map = take(ebpf, name)?
+            .try_into()
+            .map_err(|error: MapError| MapsError::Shape {
+                name,
+                reason: error.to_string(),
+            })?;
+        Ok(Slots { name, map })
+    }
+
+    pub(super) fn read(&self, slot: u32) -> Result<S, MapsError> {
+        self.map.get(&slot, 0).map_err(|error| kernel(self.name, error))
+    }
+
+    pub(super) fn write(&mut self, slot: u32, content: S) -> Result<(), MapsError> {
+        self.map.set(slot, content, 0).map_err(|error| kernel(self.name, error))
+    }
+}
+
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, MapsError> {
     ebpf.take_map(name).ok_or(MapsError::Shape {
         name,
@@ -218,7 +257,9 @@ macro_rules! tables {
     ($($field:ident: $key:ty => $value:ty, $name:path, $limit:path;)+) => {
         /// All maps that are read or written here. The others are the programs' own affair.
         pub(super) struct Maps {
-            $($field: Table<$key, $value>,)+
+            $(pub(super) $field: Table<$key, $value>,)+
+            /// What the load looks up before the hash maps.
+            pub(super) front: Front,
             counters: PerCpuArray<MapData, u64>,
         }
 
@@ -227,6 +268,7 @@ macro_rules! tables {
             pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
                 Ok(Maps {
                     $($field: Table::take(ebpf, $name, $limit)?,)+
+                    front: Front::take(ebpf)?,
                     counters: take(ebpf, counter::NAME)?
                         .try_into()
                         .map_err(|error: MapError| MapsError::Shape {
@@ -335,6 +377,18 @@ impl Maps {
     }
 
     fn perform(&mut self, step: &Step) -> Result<(), MapsError> {
+        let Some(key) = fronts::Key::of(step) else {
+            return self.perform_behind(step);
+        };
+        self.front.leave(key)?;
+        let performed = self.perform_behind(step);
+        // Also of what is there after a failure.
+        fronts::enter(self, key)?;
+        performed
+    }
+
+    /// Performs a step on the hash maps, which are behind their fronts.
+    fn perform_behind(&mut self, step: &Step) -> Result<(), MapsError> {
         perform! {
             self, step,
             Attachment: attachments,

@@ -6,6 +6,7 @@ mod attach;
 mod cleanup;
 mod convert;
 mod environment;
+mod front;
 mod log;
 mod maps;
 mod migrate;

@@ -11,6 +11,7 @@ pub mod counter;
 pub mod endpoint;
 pub mod flow;
 pub mod fragment;
+pub mod front;
 pub mod jump;
 pub mod network;
 pub mod node;

@@ -53,10 +53,15 @@ pub const UDP: u8 = 17;
 
 /// The flag "don't fragment".
 pub const DONT_FRAGMENT: u16 = 0x4000;
+/// What is not zero in any fragment: the flag "more fragments", or the offset.
+pub const IS_FRAGMENT: u16 = 0x3fff;
 /// The flag "more fragments".
 pub const MORE_FRAGMENTS: u16 = 0x2000;
 /// The fragment offset, in units of 8 bytes.
 pub const FRAGMENT_OFFSET: u16 = 0x1fff;
+
+/// First byte of the first multicast group; all above are groups, reserved, or broadcast (RFC 1112 section 4).
+pub const FIRST_GROUP: u8 = 224;
 
 /// Offset of the header checksum in the header.
 pub const CHECKSUM_OFFSET: usize = 10;
@@ -85,7 +90,7 @@ impl Ipv4 {
     /// Whether it is one of several fragments, the first included.
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
-        u16::from_be_bytes(self.fragment) & 0x3fff != 0
+        u16::from_be_bytes(self.fragment) & IS_FRAGMENT != 0
     }
 
     /// Whether it carries the beginning of its packet.

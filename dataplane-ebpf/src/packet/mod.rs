@@ -11,6 +11,7 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod transport;
+pub mod tunnel;
 pub mod vxlan;
 
 pub use arp::Arp;
@@ -20,6 +21,7 @@ pub use icmpv6::{Icmpv6, LinkLayerAddress, Neighbor, Quote6, QuoteTcp6};
 pub use ipv4::{Ipv4, Quote, QuoteTcp};
 pub use ipv6::{Extension, FragmentHeader, Ipv6};
 pub use transport::{Ports, Tcp, Udp};
+pub use tunnel::TunnelIpv4;
 pub use vxlan::Vxlan;
 
 /// A header whose bytes are its fields: alignment 1, no padding, every bit pattern valid.

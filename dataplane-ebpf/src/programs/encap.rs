@@ -9,7 +9,7 @@ use weft_dataplane::abi::{Attachment, Counter, Node, Peer, node};
 use weft_dataplane::packet::{Ethernet, Header, Ipv4, Ipv6, Udp, Vxlan, hash, ipv4, vxlan};
 
 /// Time to live of the outer header, the kernel's default.
-const TTL: u8 = 64;
+pub(super) const TTL: u8 = 64;
 
 /// The bits of congestion notification (RFC 3168 section 5).
 pub(super) const ECN: u8 = 3;

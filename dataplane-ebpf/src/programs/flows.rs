@@ -23,7 +23,12 @@ pub(super) struct Found<A: Ip> {
 /// The connection of a packet, unless it has expired.
 #[inline(always)]
 pub(super) fn find_alive<F: Family>(key: &FlowKey<F::Ip>, now: u32) -> Option<Found<F::Ip>> {
-    let entry = F::flow(key)?;
+    alive(key, F::flow(key)?, now)
+}
+
+/// The connection of an entry, unless it has expired.
+#[inline(always)]
+pub(super) fn alive<A: Ip>(key: &FlowKey<A>, entry: FlowEntry<A>, now: u32) -> Option<Found<A>> {
     let flow = entry.get();
     (!flow.is_expired(key.is_tcp(), &maps::timeouts(), now)).then_some(Found { entry, flow })
 }
@@ -74,8 +79,14 @@ pub(super) fn remember<F: Family>(key: &FlowKey<F::Ip>, flow: &Flow<F::Ip>) -> b
 /// Notes a packet of the connection: its state, and that it lives, if that is due.
 #[inline(always)]
 pub(super) fn follow<F: Family>(key: &FlowKey<F::Ip>, found: &Found<F::Ip>, datagram: &Datagram<F::Ip>, now: u32) {
+    follow_bits::<F>(key, found, datagram.tcp_flags, now);
+}
+
+/// [`follow`], of a packet of which only the TCP control bits matter.
+#[inline(always)]
+pub(super) fn follow_bits<F: Family>(key: &FlowKey<F::Ip>, found: &Found<F::Ip>, bits: u8, now: u32) {
     let flow = found.flow;
-    let news = state(datagram, flow.flags, key.is_tcp()) & !flow.flags;
+    let news = state(bits, flow.flags, key.is_tcp()) & !flow.flags;
     if news == 0 && now.wrapping_sub(flow.last_seen) <= TOUCH_TICKS {
         return;
     }
@@ -91,12 +102,11 @@ pub(super) fn follow<F: Family>(key: &FlowKey<F::Ip>, found: &Found<F::Ip>, data
 
 /// The flags that a packet brings (RFC 9293 section 3.3.2, seen from between the two).
 #[inline(always)]
-fn state<A>(datagram: &Datagram<A>, flags: u32, tcp: bool) -> u32 {
+fn state(bits: u8, flags: u32, tcp: bool) -> u32 {
     let reply = flags & REPLY != 0;
     if !tcp {
         return if reply { ANSWERED } else { 0 };
     }
-    let bits = datagram.tcp_flags;
     let mut news = 0;
     if bits & RST != 0 {
         news |= RESET;

@@ -70,6 +70,12 @@ impl Packet {
             // SAFETY: the context is valid. Needed because it is foreign code.
             unsafe { bpf_skb_change_type(self.skb, PACKET_HOST) };
         }
+        self.redirect_peer_for_host(ifindex)
+    }
+
+    /// [`Packet::redirect_peer`] of a frame that is known to be for this host.
+    #[inline(always)]
+    pub(super) fn redirect_peer_for_host(&mut self, ifindex: u32) -> i32 {
         // SAFETY: plain integers. Needed because it is foreign code.
         unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
     }

@@ -11,10 +11,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::TcContext;
 use weft_dataplane::abi::flow::Timeouts;
+use weft_dataplane::abi::front::{LinkSlot, NodeSlot, PlaceSlot};
 use weft_dataplane::abi::{
     Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, Network, Node,
     OverlayAddress, Peer, Service, V4, V6, VXLAN_PORT, answer, attachment, backend, counter, endpoint, flow, fragment,
-    jump, network, node, peer, scratch, service,
+    front, jump, network, node, peer, scratch, service,
 };
 
 /// UDP port of the data path; the loader sets it.
@@ -117,6 +118,9 @@ maps! {
     "scratch6" is scratch::NAME6, SCRATCH6: PerCpuArray<Scratch<V6>> = PerCpuArray::with_max_entries(scratch::MAX_ENTRIES, 0);
     "new_flow" is scratch::NEW_FLOW_NAME, NEW_FLOW: PerCpuArray<Flow<V4>> = PerCpuArray::with_max_entries(scratch::MAX_ENTRIES, 0);
     "new_flow6" is scratch::NEW_FLOW_NAME6, NEW_FLOW6: PerCpuArray<Flow<V6>> = PerCpuArray::with_max_entries(scratch::MAX_ENTRIES, 0);
+    "front_places" is front::PLACES_NAME, FRONT_PLACES: Array<PlaceSlot> = Array::with_max_entries(front::PLACES, 0);
+    "front_nodes" is front::NODES_NAME, FRONT_NODES: Array<NodeSlot> = Array::with_max_entries(front::NODES, 0);
+    "front_links" is front::LINKS_NAME, FRONT_LINKS: Array<LinkSlot> = Array::with_max_entries(front::LINKS, 0);
     "counters" is counter::NAME, COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::MAX_ENTRIES, 0);
 }
 
@@ -132,16 +136,50 @@ macro_rules! look_up {
 }
 
 look_up! {
-    /// The overlay of an interface.
-    attachment, ATTACHMENTS, u32 => Attachment
-}
-look_up! {
     /// Whether the VNI is weft's.
     network, NETWORKS, u32 => Network
 }
-look_up! {
-    /// The way to a VTEP.
-    node, NODES, V6 => Node
+
+/// The overlay of an interface.
+#[inline(always)]
+pub(super) fn attachment(ifindex: &u32) -> Option<&'static Attachment> {
+    // SAFETY: as in `look_up!`.
+    let slot = FRONT_LINKS
+        .get_ptr(front::link_of(*ifindex))
+        .map(|slot| unsafe { &*slot });
+    match slot {
+        Some(slot) if slot.ifindex == *ifindex => Some(&slot.attachment),
+        // SAFETY: as in `look_up!`.
+        _ => ATTACHMENTS.get_ptr(ifindex).map(|value| unsafe { &*value }),
+    }
+}
+
+/// The way to a VTEP.
+#[inline(always)]
+pub(super) fn node(vtep: &V6) -> Option<&'static Node> {
+    // SAFETY: as in `look_up!`.
+    let slot = FRONT_NODES.get_ptr(front::node_of(vtep)).map(|slot| unsafe { &*slot });
+    match slot {
+        Some(slot) if slot.vtep == *vtep => Some(&slot.node),
+        // SAFETY: as in `look_up!`.
+        _ => NODES.get_ptr(vtep).map(|value| unsafe { &*value }),
+    }
+}
+
+/// What an address is, if it is one thing and its slot holds it.
+#[inline(always)]
+pub(super) fn place(key: &OverlayAddress<V4>) -> Option<&'static PlaceSlot> {
+    // SAFETY: as in `look_up!`.
+    let slot = FRONT_PLACES
+        .get_ptr(front::place_of(key))
+        .map(|slot| unsafe { &*slot })?;
+    (slot.kind != front::NOTHING && slot.key == *key).then_some(slot)
+}
+
+/// IPv6 addresses have no front.
+#[inline(always)]
+fn no_place(_key: &OverlayAddress<V6>) -> Option<&'static PlaceSlot> {
+    None
 }
 
 /// Room for keys and values on their way into a map.
@@ -195,26 +233,35 @@ pub(super) trait FamilyMaps {
 }
 
 macro_rules! family_maps {
-    ($family:ty, $ip:ty, $hand:literal, $endpoints:ident, $peers:ident, $services:ident, $backends:ident, $rotations:ident, $flows:ident, $ring:ident, $fragments:ident, $scratch:ident, $new_flow:ident) => {
+    ($family:ty, $ip:ty, $place:ident, $hand:literal, $endpoints:ident, $peers:ident, $services:ident, $backends:ident, $rotations:ident, $flows:ident, $ring:ident, $fragments:ident, $scratch:ident, $new_flow:ident) => {
         impl FamilyMaps for $family {
             type Ip = $ip;
 
             #[inline(always)]
             fn endpoint(key: &OverlayAddress<$ip>) -> Option<&'static Endpoint> {
-                // SAFETY: as in `look_up!`.
-                $endpoints.get_ptr(key).map(|value| unsafe { &*value })
+                match $place(key) {
+                    Some(slot) => slot.endpoint(),
+                    // SAFETY: as in `look_up!`.
+                    None => $endpoints.get_ptr(key).map(|value| unsafe { &*value }),
+                }
             }
 
             #[inline(always)]
             fn peer(key: &OverlayAddress<$ip>) -> Option<&'static Peer> {
-                // SAFETY: as in `look_up!`.
-                $peers.get_ptr(key).map(|value| unsafe { &*value })
+                match $place(key) {
+                    Some(slot) => slot.peer(),
+                    // SAFETY: as in `look_up!`.
+                    None => $peers.get_ptr(key).map(|value| unsafe { &*value }),
+                }
             }
 
             #[inline(always)]
             fn service(key: &OverlayAddress<$ip>) -> Option<&'static Service> {
-                // SAFETY: as in `look_up!`.
-                $services.get_ptr(key).map(|value| unsafe { &*value })
+                match $place(key) {
+                    Some(slot) => slot.service(),
+                    // SAFETY: as in `look_up!`.
+                    None => $services.get_ptr(key).map(|value| unsafe { &*value }),
+                }
             }
 
             #[inline(always)]
@@ -302,6 +349,7 @@ macro_rules! family_maps {
 family_maps!(
     super::family::Inet,
     V4,
+    place,
     0,
     ENDPOINTS,
     PEERS,
@@ -317,6 +365,7 @@ family_maps!(
 family_maps!(
     super::family::Inet6,
     V6,
+    no_place,
     1,
     ENDPOINTS6,
     PEERS6,

@@ -18,6 +18,7 @@ mod neighbor;
 mod neighbor6;
 mod overlay_egress;
 mod overlay_ingress;
+mod plain;
 mod quoted;
 mod sweep;
 mod translate;

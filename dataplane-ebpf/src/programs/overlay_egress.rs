@@ -6,7 +6,7 @@ use super::datagram::Datagram;
 use super::family::{Family, Inet, Inet6, Refusal, Trouble};
 use super::frame::Frame;
 use super::verdict::Verdict;
-use super::{encap, icmp_error, local, maps, neighbor, neighbor6};
+use super::{encap, icmp_error, local, maps, neighbor, neighbor6, plain};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use weft_dataplane::abi::{Attachment, Counter, Endpoint, Flow, Ip, OverlayAddress, Peer, jump};
@@ -69,6 +69,9 @@ fn handle(packet: &mut Packet) -> Verdict {
     let Some(attachment) = maps::attachment(&packet.ifindex()) else {
         return Verdict::Drop(Counter::DropNotAttached);
     };
+    if let Some(verdict) = plain::to_peer(packet, attachment) {
+        return verdict;
+    }
     packet.pull(Ethernet::LENGTH);
     let Some(frame) = packet.headers().next::<Ethernet>().map(|header| Frame::of(header)) else {
         return Verdict::Drop(Counter::DropTruncated);

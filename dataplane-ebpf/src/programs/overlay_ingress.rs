@@ -5,7 +5,7 @@ use super::datagram::Datagram;
 use super::family::{Family, Inet, Inet6};
 use super::frame::Frame;
 use super::verdict::Verdict;
-use super::{decap, maps};
+use super::{decap, maps, plain};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use weft_dataplane::abi::{Counter, OverlayAddress, V6, jump, mapped, node};
@@ -57,6 +57,9 @@ impl Outer {
 
 #[inline(always)]
 fn handle<const INNER_IPV6: bool>(packet: &mut Packet) -> Verdict {
+    if !INNER_IPV6 && let Some(verdict) = plain::from_peer(packet) {
+        return verdict;
+    }
     let Some(outer) = outer(packet) else {
         return Verdict::Pass;
     };
