@@ -4,8 +4,9 @@
 //! - [`load`]: the generators that run inside the containers
 //! - [`measure`]: the list of measures and what each yields
 //! - [`rounds`]: who is measured when, and which samples are compared
-//! - [`program_cost`]: nanoseconds of each program
-//! - [`report`]: the table and the JSON
+//! - [`program_cost`], [`warm`]: nanoseconds of each program
+//! - [`growth`]: the packet rate with full maps, and what these take
+//! - [`report`], [`targets`], [`plot`]: the table and the JSON, what was to be reached, the picture
 #![forbid(unsafe_code)]
 
 pub mod arrangement;
@@ -14,15 +15,19 @@ pub mod command;
 pub mod dataplane;
 pub mod error;
 pub mod gossip;
+pub mod growth;
 pub mod interrupt;
 pub mod load;
 pub mod measure;
 pub mod netns;
 pub mod object;
 pub mod options;
+pub mod plot;
 pub mod program_cost;
 pub mod report;
 pub mod rounds;
 pub mod schedules;
 pub mod statistics;
+pub mod targets;
+pub mod warm;
 pub mod workers;

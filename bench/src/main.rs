@@ -6,7 +6,7 @@ use std::time::Duration;
 use weft_bench::error::{Context, Result};
 use weft_bench::options::Options;
 use weft_bench::report::Report;
-use weft_bench::{arrangement, interrupt, measure, program_cost, rounds};
+use weft_bench::{arrangement, growth, interrupt, measure, rounds, warm};
 
 /// How long to look whether others use the CPUs: long enough for a share in percent of ticks of 10 ms.
 const LISTEN: Duration = Duration::from_millis(500);
@@ -37,20 +37,28 @@ fn run() -> Result<bool> {
     // Without weft among the arrangements its object may not have been built.
     let expected =
         options.arrangements.iter().any(|id| id == "weft" || id == "maps") || options.dataplane_object.exists();
-    let programs = (options.wants("prog") && expected)
-        .then(|| program_cost::test_runs(&options).map_err(|error| error.to_string()));
-    let complete = samples.iter().all(|sample| sample.outcome.is_ok()) && !matches!(programs, Some(Err(_)));
+    let programs =
+        (options.wants("prog") && expected).then(|| warm::costs(&options).map_err(|error| error.to_string()));
+    let growth = (options.wants(measure::GROWTH) && expected)
+        .then(|| growth::measure(&options).map_err(|error| error.to_string()));
+    let complete = samples.iter().all(|sample| sample.outcome.is_ok())
+        && !matches!(programs, Some(Err(_)))
+        && !matches!(growth, Some(Err(_)));
     let report = Report {
         busy_before,
         options: &options,
         arrangements: &arrangements,
         samples: &samples,
         programs,
+        growth,
     };
     print!("{}", report.text());
     if let Some(path) = &options.json {
         let text = format!("{:#}\n", report.json());
         std::fs::write(path, text).context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &options.plot {
+        std::fs::write(path, report.plot()).context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(complete)
 }

@@ -5,6 +5,7 @@ use crate::awake::Awake;
 use crate::error::{Context, Result};
 use crate::load::request_response::RoundTrips;
 use crate::load::{connections, live_frames, request_response, tcp_stream, udp_flood};
+use crate::netns::Netns;
 use crate::options::Options;
 use crate::program_cost;
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ metrics! {
     "tcp1.throughput", "TCP 1 stream", "Gbit/s", true;
     "tcp1.cpu", "TCP 1 stream, CPU", "s/GB", false;
     "tcp4.throughput", "TCP 4 streams", "Gbit/s", true;
+    "nic.one", "TCP 1 stream, segmented in software", "Gbit/s", true;
+    "nic.four", "TCP 4 streams, segmented in software", "Gbit/s", true;
     "udp.received", "UDP 64 bytes, received", "kpps", true;
     "udp.sent", "UDP 64 bytes, sent", "kpps", true;
     "tcprr.rate", "TCP round trips", "k/s", true;
@@ -50,6 +53,11 @@ metrics! {
     "vip.rate", "new connections, VIP", "k/s", true;
     "vip.p99", "new connection p99, VIP", "us", false;
     "vip.against_direct", "VIP against direct", "x", true;
+    "vipbulk.throughput", "TCP 1 stream, VIP", "Gbit/s", true;
+    "vipbulk.stream", "TCP 1 stream, VIP against direct", "x", true;
+    "vipbulk.rate", "TCP round trips, VIP", "k/s", true;
+    "vipbulk.trips", "TCP round trips, VIP against direct", "x", true;
+    "live.rate", "data path alone, 64 bytes", "kpps", true;
     "live.cost", "data path alone, 64 bytes", "ns", false;
     "live.delivered", "data path alone, delivered", "part", true;
     "prog.egress", "egress program, live", "ns", false;
@@ -77,6 +85,10 @@ pub const MEASURES: &[Measure] = &[
         name: "tcp4",
         run: tcp4,
     },
+    Measure {
+        name: "nic",
+        run: segmented_in_software,
+    },
     Measure { name: "udp", run: udp },
     Measure {
         name: "tcprr",
@@ -95,6 +107,10 @@ pub const MEASURES: &[Measure] = &[
         run: vip_connections,
     },
     Measure {
+        name: "vipbulk",
+        run: vip_stream_and_round_trips,
+    },
+    Measure {
         name: "live",
         run: live,
     },
@@ -104,9 +120,13 @@ pub const MEASURES: &[Measure] = &[
     },
 ];
 
-/// Their names.
+/// What is measured once, with maps of its own, and not in rounds.
+pub const GROWTH: &str = "growth";
+
+/// All names that `--only` takes.
 pub fn names() -> Vec<&'static str> {
-    MEASURES.iter().map(|measure| measure.name).collect()
+    let rounds = MEASURES.iter().map(|measure| measure.name);
+    rounds.chain([GROWTH]).collect()
 }
 
 impl Measure {
@@ -136,11 +156,46 @@ fn tcp(topology: &Topology, options: &Options, streams: usize) -> Result<tcp_str
     let server = topology.server()?;
     tcp_stream::run(
         &topology.client.netns,
-        &server.netns,
+        &[&server.netns],
         server.address,
         streams,
         options.duration(),
     )
+}
+
+/// Bulk data in frames of real size between the hosts, and aggregated on receive, as with a card that does not know VXLAN.
+fn segmented_in_software(arrangement: &dyn Arrangement, options: &Options) -> Result<Figures> {
+    let topology = arrangement.topology();
+    let _segmented = Segmented::start(topology, options)?;
+    let (one, four) = (tcp(topology, options, 1)?, tcp(topology, options, 4)?);
+    Ok(vec![
+        ("nic.one", one.gigabits_per_second()),
+        ("nic.four", four.gigabits_per_second()),
+    ])
+}
+
+/// Segmentation in software as long as it lives, and after it as the options want it.
+struct Segmented<'a>(&'a Topology, bool);
+
+impl<'a> Segmented<'a> {
+    fn start(topology: &'a Topology, options: &Options) -> Result<Self> {
+        let segmented = Segmented(topology, options.nic_like);
+        topology
+            .uplinks
+            .iter()
+            .try_for_each(|uplink| uplink.set_nic_like(true))?;
+        Ok(segmented)
+    }
+}
+
+impl Drop for Segmented<'_> {
+    fn drop(&mut self) {
+        for uplink in &self.0.uplinks {
+            if let Err(error) = uplink.set_nic_like(self.1) {
+                eprintln!("weft-bench: {error}");
+            }
+        }
+    }
 }
 
 fn udp(arrangement: &dyn Arrangement, options: &Options) -> Result<Figures> {
@@ -165,7 +220,7 @@ fn tcp_round_trips(arrangement: &dyn Arrangement, options: &Options) -> Result<F
     let _awake = Awake::hold();
     let trips = request_response::tcp(
         &topology.client.netns,
-        &server.netns,
+        &[&server.netns],
         server.address,
         options.duration(),
     )?;
@@ -213,9 +268,33 @@ fn vip_connections(arrangement: &dyn Arrangement, options: &Options) -> Result<F
     Ok(vec![("vip.rate", trips.per_second / 1e3), ("vip.p99", trips.p99_us)])
 }
 
+fn vip_stream_and_round_trips(arrangement: &dyn Arrangement, options: &Options) -> Result<Figures> {
+    let topology = arrangement.topology();
+    let Some(vip) = &topology.vip else {
+        return Ok(Vec::new());
+    };
+    let servers: Vec<_> = topology.servers.iter().map(|server| &*server.netns).collect();
+    let server = topology.server()?;
+    // Straight and through the virtual IP in turn, so that what the machine does meanwhile meets both.
+    let stream = |servers: &[&Netns], address| tcp_stream::run(&vip.client, servers, address, 1, options.duration());
+    let direct = stream(&[&server.netns], server.address)?.gigabits_per_second();
+    let balanced = stream(&servers, vip.address)?.gigabits_per_second();
+    let _awake = Awake::hold();
+    let trips = |servers: &[&Netns], address| request_response::tcp(&vip.client, servers, address, options.duration());
+    let straight = trips(&[&server.netns], server.address)?.per_second;
+    let turned = trips(&servers, vip.address)?.per_second;
+    Ok(vec![
+        ("vipbulk.throughput", balanced),
+        ("vipbulk.stream", balanced / direct),
+        ("vipbulk.rate", turned / 1e3),
+        ("vipbulk.trips", turned / straight),
+    ])
+}
+
 fn live(arrangement: &dyn Arrangement, options: &Options) -> Result<Figures> {
     let passage = live_frames::run(arrangement.topology(), &options.bench_object, LIVE_FRAMES)?;
     Ok(vec![
+        ("live.rate", 1e6 / passage.nanoseconds),
         ("live.cost", passage.nanoseconds),
         ("live.delivered", passage.delivered),
     ])

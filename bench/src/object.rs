@@ -16,16 +16,36 @@ pub mod program {
     pub const NOOP: &str = "noop";
     /// TC, counts in `arrived` and drops.
     pub const COUNT: &str = "count_and_drop";
+    /// TC, runs the two programs in `turns` in turn.
+    pub const TAKE_TURNS: &str = "take_turns";
+    /// TC, makes a frame what it was before encapsulation.
+    pub const MAKE_PLAIN: &str = "make_plain";
+    /// TC, makes a frame what it was after encapsulation.
+    pub const MAKE_ENCAPSULATED: &str = "make_encapsulated";
+    /// TC, adds up in `clocked` what these two cost.
+    pub const CLOCK: &str = "clock";
     /// XDP, redirects to the device in `outlet`.
     pub const GENERATE: &str = "generate";
+    /// XDP, the same, to the destinations in `spread`.
+    pub const GENERATE_SPREAD: &str = "generate_spread";
 }
 
 /// Names of its maps.
 pub mod map {
     /// Hash: IPv4 address -> [`super::route`].
     pub const ROUTES: &str = "routes";
+    /// Program array: slot 0 for plain frames, slot 1 for encapsulated ones.
+    pub const TURNS: &str = "turns";
+    /// Array, slot 0: the first 64 bytes of a plain frame.
+    pub const PLAIN_HEAD: &str = "plain_head";
+    /// Array, slot 0: the first 104 bytes of an encapsulated frame.
+    pub const ENCAPSULATED_HEAD: &str = "encapsulated_head";
+    /// Per-CPU array: nanoseconds for encapsulating, for the way back, for nothing.
+    pub const CLOCKED: &str = "clocked";
     /// Device map, slot 0.
     pub const OUTLET: &str = "outlet";
+    /// Array, slot 0: where `generate_spread` sends to.
+    pub const SPREAD: &str = "spread";
     /// Per-CPU array, slot 0: frames.
     pub const ARRIVED: &str = "arrived";
 }

@@ -12,10 +12,10 @@ use std::time::Duration;
 #[command(name = "weft-bench", version)]
 pub struct Options {
     /// Arrangements: a an aq anq (Docker's, see bench/README.md), e2 (no overlay), maps (weft's programs without daemons), weft.
-    #[arg(long, value_delimiter = ',', value_name = "ID,...", default_values = ["a", "e2", "weft"])]
+    #[arg(long, value_delimiter = ',', value_name = "ID,...", default_values = ["a", "anq", "e2", "weft"])]
     pub arrangements: Vec<String>,
 
-    /// Measures: tcp1 tcp4 udp tcprr udprr conn vip live prog; all of them without this option.
+    /// Measures: tcp1 tcp4 nic udp tcprr udprr conn vip vipbulk live prog growth; all of them without this option.
     #[arg(long, value_delimiter = ',', value_name = "MEASURE,...")]
     pub only: Vec<String>,
 
@@ -34,6 +34,10 @@ pub struct Options {
     /// Writes facts, samples and summary to this file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// Draws the comparison into this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
 
     /// MTU between the hosts, bytes; containers have 50 less.
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=9000))]
@@ -130,7 +134,7 @@ mod tests {
     fn everything_is_measured_unless_chosen() {
         let options = parse(&[]).unwrap();
         assert!(measure::names().iter().all(|name| options.wants(name)));
-        assert_eq!(options.arrangements, ["a", "e2", "weft"]);
+        assert_eq!(options.arrangements, ["a", "anq", "e2", "weft"]);
         let options = parse(&["--only", "tcp1,udp"]).unwrap();
         assert!(options.wants("tcp1") && options.wants("udp") && !options.wants("tcp4"));
     }

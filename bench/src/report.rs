@@ -1,12 +1,15 @@
 //! The table on standard output, and everything behind it as JSON.
 
 use crate::arrangement::Arrangement;
-use crate::awake;
+use crate::growth::Growth;
 use crate::options::Options;
-use crate::program_cost::ProgramCost;
 use crate::rounds::{Row, Sample, comparisons, rows};
 use crate::statistics::Summary;
+use crate::targets::{self, Bound, Verdict};
+use crate::warm::WarmCost;
+use crate::{awake, plot};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Part of the CPUs in use above which the bench is not alone. Idle daemons and a quiet system stay far below.
@@ -23,7 +26,9 @@ pub struct Report<'a> {
     /// What was measured.
     pub samples: &'a [Sample],
     /// Test runs of the programs, or why there are none; `None` when they were not asked for.
-    pub programs: Option<Result<Vec<ProgramCost>, String>>,
+    pub programs: Option<Result<Vec<WarmCost>, String>>,
+    /// The rate with full maps, or why there is none; `None` when it was not asked for.
+    pub growth: Option<Result<Growth, String>>,
 }
 
 impl Report<'_> {
@@ -35,7 +40,8 @@ impl Report<'_> {
     pub fn text(&self) -> String {
         let ids = self.ids();
         let mut text = self.preamble();
-        text.push_str(&table(&ids, &rows(&ids, self.options.rounds, self.samples)));
+        let rows = rows(&ids, self.options.rounds, self.samples);
+        text.push_str(&table(&ids, &rows));
         text.push_str(
             "\nmedians; ratios are medians of same-round ratios [min..max]; (-) marks rows where less is better\n",
         );
@@ -50,7 +56,25 @@ impl Report<'_> {
         if let Some(programs) = &self.programs {
             text.push_str(&program_table(programs));
         }
+        if let Some(growth) = &self.growth {
+            text.push_str(&growth_table(growth));
+        }
+        text.push_str(&target_table(&self.verdicts(&rows)));
         text
+    }
+
+    fn verdicts(&self, rows: &[Row]) -> Vec<Verdict> {
+        let programs = self.programs.as_ref().and_then(|programs| programs.as_deref().ok());
+        let growth = self.growth.as_ref().and_then(|growth| growth.as_ref().ok());
+        targets::verdicts(&self.ids(), rows, programs, growth)
+    }
+
+    /// The picture.
+    pub fn plot(&self) -> String {
+        let ids = self.ids();
+        let rows = rows(&ids, self.options.rounds, self.samples);
+        let below = format!("{}; medians of {} rounds", machine(), self.options.rounds);
+        plot::svg(&ids, &rows, &below)
     }
 
     fn preamble(&self) -> String {
@@ -98,6 +122,8 @@ impl Report<'_> {
             })).collect::<Vec<_>>(),
             "summary": rows.iter().map(|row| row_json(&ids, row)).collect::<Vec<_>>(),
             "programs": self.programs.as_ref().map(programs_json),
+            "growth": self.growth.as_ref().map(growth_json),
+            "targets": self.verdicts(&rows).iter().map(verdict_json).collect::<Vec<_>>(),
             "samples": self.samples.iter().map(sample_json).collect::<Vec<_>>(),
         })
     }
@@ -182,24 +208,112 @@ fn aligned(lines: &[Vec<String>]) -> String {
     text
 }
 
-fn program_table(programs: &Result<Vec<ProgramCost>, String>) -> String {
+fn program_table(programs: &Result<Vec<WarmCost>, String>) -> String {
     match programs {
         Err(error) => format!("\nprograms by test run: {error}\n"),
         Ok(costs) => {
-            let mut lines = vec![
-                ["program by test run", "gross ns", "net ns"]
-                    .map(str::to_owned)
-                    .to_vec(),
-            ];
-            for cost in costs {
-                lines.push(vec![cost.case.to_owned(), number(cost.gross.median), number(cost.net)]);
+            let mut lines = vec![["program by test run, warm", "ns"].map(str::to_owned).to_vec()];
+            for WarmCost { case, cost, .. } in costs {
+                let cells = [
+                    (*case).to_owned(),
+                    format!("{:.0} [{:.0}..{:.0}]", cost.median, cost.min, cost.max),
+                ];
+                lines.push(cells.to_vec());
             }
-            format!(
-                "\n{}net: less a program that does nothing; every run on a fresh packet\n",
-                aligned(&lines)
-            )
+            format!("\n{}without what running any program costs\n", aligned(&lines))
         }
     }
+}
+
+fn growth_table(growth: &Result<Growth, String>) -> String {
+    let growth = match growth {
+        Ok(growth) => growth,
+        Err(error) => return format!("\nfull maps: {error}\n"),
+    };
+    let mut lines = vec![
+        ["full maps, kpps", "few", "all, at random", "all/few"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for rate in &growth.rates {
+        let cells = [
+            rate.case.to_owned(),
+            number(rate.few.median),
+            number(rate.all.median),
+            ratio_text(rate.ratio),
+        ];
+        lines.push(cells.to_vec());
+    }
+    let mut text = format!(
+        "\n{}{}; maps take {} MiB",
+        aligned(&lines),
+        growth.size,
+        mebibytes(growth.bytes())
+    );
+    let largest = growth.memory.iter().take(6);
+    let parts: Vec<_> = largest
+        .map(|(name, bytes)| format!("{name} {}", mebibytes(*bytes)))
+        .collect();
+    let _ = writeln!(text, ": {}", parts.join(", "));
+    text
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
+
+fn target_table(verdicts: &[Verdict]) -> String {
+    let mut lines = vec![
+        ["target", "against", "to reach", "reached", ""]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for verdict in verdicts {
+        let bound = match verdict.bound {
+            Bound::AtLeast(least) => format!(">= {least}"),
+            Bound::AtMost(most) => format!("<= {most}"),
+        };
+        let met = match verdict.is_met() {
+            Some(true) => "met",
+            Some(false) => "MISSED",
+            None => "not measured",
+        };
+        let reached = verdict.figure.map_or("-".to_owned(), ratio_text);
+        lines.push(vec![
+            verdict.title.to_owned(),
+            verdict.against.to_owned(),
+            bound,
+            reached,
+            met.to_owned(),
+        ]);
+    }
+    format!("\n{}", aligned(&lines))
+}
+
+fn growth_json(growth: &Result<Growth, String>) -> Value {
+    match growth {
+        Err(error) => json!({ "error": error }),
+        Ok(growth) => json!({
+            "size": growth.size,
+            "rates": growth.rates.iter().map(|rate| json!({
+                "key": rate.key, "case": rate.case, "few_kpps": summary_json(Some(rate.few)),
+                "all_kpps": summary_json(Some(rate.all)), "ratio": summary_json(Some(rate.ratio)),
+            })).collect::<Vec<_>>(),
+            "bytes": growth.bytes(),
+            "memory": growth.memory.iter().cloned().collect::<BTreeMap<_, _>>(),
+        }),
+    }
+}
+
+fn verdict_json(verdict: &Verdict) -> Value {
+    let (bound, value) = match verdict.bound {
+        Bound::AtLeast(least) => ("at_least", least),
+        Bound::AtMost(most) => ("at_most", most),
+    };
+    json!({
+        "title": verdict.title, "against": verdict.against, bound: value,
+        "reached": summary_json(verdict.figure), "met": verdict.is_met(),
+    })
 }
 
 fn summary_json(summary: Option<Summary>) -> Value {
@@ -228,12 +342,12 @@ fn row_json(ids: &[&str], row: &Row) -> Value {
     })
 }
 
-fn programs_json(programs: &Result<Vec<ProgramCost>, String>) -> Value {
+fn programs_json(programs: &Result<Vec<WarmCost>, String>) -> Value {
     match programs {
         Err(error) => json!({ "error": error }),
         Ok(costs) => costs
             .iter()
-            .map(|cost| json!({ "case": cost.case, "net_ns": cost.net, "gross_ns": summary_json(Some(cost.gross)) }))
+            .map(|cost| json!({ "key": cost.key, "case": cost.case, "ns": summary_json(Some(cost.cost)) }))
             .collect(),
     }
 }

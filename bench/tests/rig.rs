@@ -65,7 +65,7 @@ fn leftovers_of_a_dead_bench_are_swept_and_others_are_not() {
 fn streams_arrive() {
     let hosts = hosts("ts");
     for streams in [1, 4] {
-        let throughput = tcp_stream::run(&hosts.a, &hosts.b, HOST_B, streams, SHORT).unwrap();
+        let throughput = tcp_stream::run(&hosts.a, &[&hosts.b], HOST_B, streams, SHORT).unwrap();
         assert!(throughput.bytes > 1_000_000, "{throughput:?}");
         assert!(throughput.gigabits_per_second() > 0.01, "{throughput:?}");
     }
@@ -84,7 +84,7 @@ fn datagrams_arrive() {
 #[test]
 fn answers_come_back() {
     let hosts = hosts("rr");
-    let tcp = request_response::tcp(&hosts.a, &hosts.b, HOST_B, SHORT).unwrap();
+    let tcp = request_response::tcp(&hosts.a, &[&hosts.b], HOST_B, SHORT).unwrap();
     let udp = request_response::udp(&hosts.a, &hosts.b, HOST_B, SHORT).unwrap();
     for trips in [tcp, udp] {
         assert!(trips.per_second > 10.0, "{trips:?}");
@@ -105,7 +105,7 @@ fn a_path_that_is_cut_is_an_error_and_not_a_figure() {
     hosts.b.ip("link set uB down").unwrap();
     for error in [
         udp_flood::run(&hosts.a, &hosts.b, HOST_B, 64, SHORT).unwrap_err(),
-        tcp_stream::run(&hosts.a, &hosts.b, HOST_B, 1, SHORT).unwrap_err(),
+        tcp_stream::run(&hosts.a, &[&hosts.b], HOST_B, 1, SHORT).unwrap_err(),
     ] {
         assert!(!error.to_string().is_empty());
     }

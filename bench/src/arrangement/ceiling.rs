@@ -86,6 +86,7 @@ pub fn build(options: &Options) -> Result<Ceiling> {
             client_host_side,
             servers,
             vip: None,
+            uplinks: hosts.uplinks(),
         },
         facts,
         _programs: programs,

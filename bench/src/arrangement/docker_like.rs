@@ -91,6 +91,7 @@ pub fn build(id: &str, options: &Options) -> Result<DockerLike> {
         client,
         servers,
         vip,
+        uplinks: hosts.uplinks(),
     };
     Ok(DockerLike {
         id,

@@ -87,6 +87,7 @@ pub fn build(options: &Options) -> Result<Maps> {
             client_host_side,
             servers,
             vip: Some(vip),
+            uplinks: hosts.uplinks(),
         },
         facts,
         _programs: programs,
@@ -134,31 +135,31 @@ impl Side<'_> {
             padding: 0,
         };
         put(programs, abi::network::NAME, VNI, network)?;
-        put(programs, abi::node::NAME, mapped(self.other.octets()), self.node()?)?;
+        dataplane::put_node(programs, mapped(self.other.octets()), self.node()?)?;
         for (veth, container) in &self.locals {
             let ifindex = self.host.link(veth)?.index;
-            put(programs, abi::attachment::NAME, ifindex, attachment(container))?;
+            dataplane::put_attachment(programs, ifindex, attachment(container))?;
             let endpoint = Endpoint {
                 ifindex,
                 mac: container.mac,
-                flags: 0,
+                flags: flags(container.address),
             };
-            put(programs, abi::endpoint::NAME, at(container.address), endpoint)?;
+            dataplane::put_endpoint(programs, at(container.address), endpoint)?;
         }
         for container in &self.peers {
             let peer = Peer {
                 vtep: mapped(self.other.octets()),
                 mac: container.mac,
-                flags: 0,
+                flags: flags(container.address),
             };
-            put(programs, abi::peer::NAME, at(container.address), peer)?;
+            dataplane::put_peer(programs, at(container.address), peer)?;
         }
         let service = Service {
             backend_count: 2,
             policy: abi::service::POLICY_ROUND_ROBIN,
             affinity_seconds: 0,
         };
-        put(programs, abi::service::NAME, at(VIRTUAL), service)?;
+        dataplane::put_service(programs, at(VIRTUAL), service)?;
         for (slot, address) in (0..).zip(SERVERS) {
             let key = BackendKey {
                 vni: VNI,
@@ -180,6 +181,15 @@ impl Side<'_> {
             family: abi::node::IPV4,
             padding: 0,
         })
+    }
+}
+
+/// What the daemon notes of an endpoint that stands behind a virtual IP.
+fn flags(address: Ipv4Addr) -> u16 {
+    if SERVERS.contains(&address) {
+        abi::peer::BACKEND
+    } else {
+        0
     }
 }
 

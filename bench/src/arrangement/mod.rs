@@ -47,6 +47,8 @@ pub struct Topology {
     pub servers: Vec<Container>,
     /// A virtual IP with all servers behind it.
     pub vip: Option<Vip>,
+    /// Both ends of the link between the hosts.
+    pub uplinks: [HostSide; 2],
 }
 
 impl Topology {
@@ -94,13 +96,25 @@ fn ipv4_of(link: &Link) -> Option<Ipv4Addr> {
     ipv4["local"].as_str()?.parse().ok()
 }
 
-/// The host's end of a container's veth.
+/// An interface of a host.
 #[derive(Debug)]
 pub struct HostSide {
     /// The namespace that it is in.
     pub netns: Arc<Netns>,
     /// Its name.
     pub interface: String,
+}
+
+impl HostSide {
+    /// Turns segmentation in hardware off, and receive offload on, or both back: a veth pair passes segments whole, a card does not.
+    pub fn set_nic_like(&self, nic_like: bool) -> Result<()> {
+        let (segment, receive) = if nic_like { ("off", "on") } else { ("on", "off") };
+        for feature in ["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation", "tso"] {
+            self.netns.run("ethtool", &["-K", &self.interface, feature, segment])?;
+        }
+        let arguments = ["-K", &self.interface, "gso", "on", "gro", receive];
+        self.netns.run("ethtool", &arguments).map(drop)
+    }
 }
 
 /// A virtual IP, and from where it can be reached.
@@ -150,14 +164,25 @@ impl Hosts {
             .b
             .ip(&format!("addr add {HOST_B}/24 dev {UPLINK_B}\nlink set {UPLINK_B} up"))?;
         if options.nic_like {
-            for (host, uplink) in [(&hosts.a, UPLINK_A), (&hosts.b, UPLINK_B)] {
-                let off = ["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation", "tso"];
-                off.iter()
-                    .try_for_each(|feature| host.run("ethtool", &["-K", uplink, feature, "off"]).map(drop))?;
-                host.run("ethtool", &["-K", uplink, "gso", "on", "gro", "on"])?;
-            }
+            hosts
+                .uplinks()
+                .iter()
+                .try_for_each(|uplink| uplink.set_nic_like(true))?;
         }
         Ok(hosts)
+    }
+
+    /// Both ends of the link between the hosts.
+    pub fn uplinks(&self) -> [HostSide; 2] {
+        [self.side(&self.a, UPLINK_A), self.side(&self.b, UPLINK_B)]
+    }
+
+    /// An interface of a host.
+    pub fn side(&self, host: &Arc<Netns>, interface: &str) -> HostSide {
+        HostSide {
+            netns: Arc::clone(host),
+            interface: interface.to_owned(),
+        }
     }
 
     /// A further namespace of this arrangement.

@@ -91,6 +91,7 @@ pub fn build(options: &Options) -> Result<Weft> {
             client_host_side,
             servers,
             vip: Some(vip),
+            uplinks: hosts.uplinks(),
         },
         _daemons: [near, far],
         _state: state,

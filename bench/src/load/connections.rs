@@ -1,7 +1,7 @@
 //! New TCP connections: connect, one byte there and back, reset. What a virtual IP costs is paid here.
 
 use super::request_response::{RoundTrips, summarise};
-use super::{CLIENT_CPU, PORT, SERVER_CPU, SERVER_POLL, Stop, finish, listen, start};
+use super::{CLIENT_CPU, PORT, SERVER_CPU, SERVER_POLL, Stop, finish, listen_all, start};
 use crate::error::{Context, Error, Result};
 use crate::netns::Netns;
 use nix::errno::Errno;
@@ -23,7 +23,7 @@ const LISTENER: u64 = u64::MAX;
 
 /// Opens connections to `address` for `duration`; the servers behind it answer.
 pub fn run(client: &Netns, servers: &[&Netns], address: Ipv4Addr, duration: Duration) -> Result<RoundTrips> {
-    let listeners: Vec<_> = servers.iter().map(|server| listen(server)).collect::<Result<_>>()?;
+    let listeners = listen_all(servers)?;
     let stop = Stop::default();
     std::thread::scope(|scope| {
         let echoes: Vec<_> = servers

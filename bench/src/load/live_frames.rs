@@ -12,7 +12,7 @@ use crate::arrangement::{Container, Topology};
 use crate::error::{Context, Error, Result};
 use crate::object;
 use aya::Ebpf;
-use aya::maps::{PerCpuArray, xdp::DevMap};
+use aya::maps::{Array, PerCpuArray, xdp::DevMap};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -36,13 +36,81 @@ pub struct Passage {
 
 /// Sends `frames` frames from the client to the first server.
 pub fn run(topology: &Topology, object_path: &Path, frames: u32) -> Result<Passage> {
+    let frame = frame(&topology.client, topology.server()?);
+    pass(topology, object_path, object::program::GENERATE, &frame, frames, |_| {
+        Ok(())
+    })
+}
+
+/// Where the frames of [`run_spread`] go.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    /// The first destination.
+    pub first: Ipv4Addr,
+    /// How many destinations there are.
+    pub destinations: u32,
+    /// The first source port.
+    pub first_port: u16,
+    /// How many source ports there are.
+    pub ports: u32,
+    /// One after the other, all destinations before the next port; otherwise at random.
+    pub in_order: bool,
+}
+
+/// Sends `frames` frames from the client to many destinations, all of which must be behind the first server.
+pub fn run_spread(topology: &Topology, object_path: &Path, frames: u32, spread: &Spread) -> Result<Passage> {
     let server = topology.server()?;
-    let mut sink = sink(server, object_path)?;
+    let client = &topology.client;
+    let frame = udp_frame((client.mac, client.address), (server.mac, Ipv4Addr::UNSPECIFIED));
+    pass(
+        topology,
+        object_path,
+        object::program::GENERATE_SPREAD,
+        &frame,
+        frames,
+        |source| {
+            let map = source
+                .map_mut(object::map::SPREAD)
+                .context(|| "no map \"spread\"".to_owned())?;
+            let mut map: Array<_, [u8; 96]> = Array::try_from(map).context(|| "map \"spread\"".to_owned())?;
+            map.set(0, spread.content(&frame), 0)
+                .context(|| "map \"spread\"".to_owned())
+        },
+    )
+}
+
+impl Spread {
+    /// As the program reads it.
+    fn content(&self, frame: &[u8]) -> [u8; 96] {
+        let mut bytes = [0; 96];
+        bytes[..FRAME_LEN].copy_from_slice(&frame[..FRAME_LEN]);
+        let words = [
+            self.first.to_bits(),
+            self.destinations,
+            u32::from(self.first_port),
+            self.ports,
+            u32::from(self.in_order),
+        ];
+        for (place, word) in bytes[FRAME_LEN + 8..].chunks_exact_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+}
+
+fn pass(
+    topology: &Topology,
+    object_path: &Path,
+    generator: &str,
+    frame: &[u8],
+    frames: u32,
+    prepare: impl FnOnce(&mut Ebpf) -> Result<()> + Send,
+) -> Result<Passage> {
+    let mut sink = sink(topology.server()?, object_path)?;
     let _gro = Gro::enable(topology)?;
-    let frame = frame(&topology.client, server);
     let elapsed = topology.client.netns.within(|| {
         pin(CLIENT_CPU)?;
-        inject(&topology.client, object_path, &frame, frames)
+        inject(&topology.client, object_path, generator, frame, frames, prepare)
     })?;
     let arrived = wait_arrived(&mut sink, u64::from(frames))?;
     if arrived == 0 {
@@ -62,8 +130,16 @@ fn sink(server: &Container, object_path: &Path) -> Result<Ebpf> {
     })
 }
 
-fn inject(client: &Container, object_path: &Path, frame: &[u8], frames: u32) -> Result<Duration> {
+fn inject(
+    client: &Container,
+    object_path: &Path,
+    generator: &str,
+    frame: &[u8],
+    frames: u32,
+    prepare: impl FnOnce(&mut Ebpf) -> Result<()>,
+) -> Result<Duration> {
     let mut source = object::load(object_path)?;
+    prepare(&mut source)?;
     let link = client.netns.link(&client.interface)?;
     let outlet = source
         .map_mut(object::map::OUTLET)
@@ -73,12 +149,12 @@ fn inject(client: &Container, object_path: &Path, frame: &[u8], frames: u32) -> 
         .set(0, link.index, None, 0)
         .context(|| format!("cannot send frames out of {}", client.interface))?;
     let program = source
-        .program_mut(object::program::GENERATE)
-        .context(|| "no program \"generate\"".to_owned())?;
-    let program: &mut Xdp = program.try_into().context(|| "program \"generate\"".to_owned())?;
+        .program_mut(generator)
+        .context(|| format!("no program {generator:?}"))?;
+    let program: &mut Xdp = program.try_into().context(|| format!("program {generator:?}"))?;
     program
         .load()
-        .context(|| "the kernel refused program \"generate\"".to_owned())?;
+        .context(|| format!("the kernel refused program {generator:?}"))?;
     let start = Instant::now();
     let options = TestRunOptions {
         data_in: Some(frame),

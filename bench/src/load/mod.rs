@@ -95,16 +95,20 @@ pub(crate) fn listen(netns: &Netns) -> Result<TcpListener> {
     })
 }
 
-/// Accepts one connection before [`PATIENCE`] ends. Several threads may wait on one listener; each gets one connection.
-pub(crate) fn accept(listener: &TcpListener) -> Result<TcpStream> {
+/// A listener in each of the namespaces.
+pub(crate) fn listen_all(servers: &[&Netns]) -> Result<Vec<TcpListener>> {
+    servers.iter().map(|server| listen(server)).collect()
+}
+
+/// Accepts one connection before [`PATIENCE`] ends, on whichever listener it comes. Several threads may wait; each gets one connection.
+pub(crate) fn accept(listeners: &[TcpListener]) -> Result<TcpStream> {
     let deadline = Instant::now() + PATIENCE;
     let stream = loop {
-        wait_readable(listener, deadline.saturating_duration_since(Instant::now()))?;
-        match listener.accept() {
-            Ok((stream, _)) => break stream,
+        wait_readable(listeners, deadline.saturating_duration_since(Instant::now()))?;
+        match listeners.iter().find_map(accept_now) {
+            Some(accepted) => break accepted.context(|| "cannot accept a connection".to_owned())?,
             // Another thread was faster.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error).context(|| "cannot accept a connection".to_owned()),
+            None => continue,
         }
     };
     stream
@@ -112,6 +116,15 @@ pub(crate) fn accept(listener: &TcpListener) -> Result<TcpStream> {
         .context(|| "cannot make a connection blocking".to_owned())?;
     prepare(&stream)?;
     Ok(stream)
+}
+
+/// A connection that waits to be accepted, if there is one.
+fn accept_now(listener: &TcpListener) -> Option<std::io::Result<TcpStream>> {
+    match listener.accept() {
+        Ok((stream, _)) => Some(Ok(stream)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(error) => Some(Err(error)),
+    }
 }
 
 /// Connects to the server in the other container.
@@ -132,9 +145,12 @@ fn prepare(stream: &TcpStream) -> Result<()> {
     set().context(|| "cannot set the options of a connection".to_owned())
 }
 
-fn wait_readable(socket: &impl AsFd, patience: Duration) -> Result<()> {
+fn wait_readable(sockets: &[impl AsFd], patience: Duration) -> Result<()> {
     let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-    let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    let mut sockets: Vec<_> = sockets
+        .iter()
+        .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
+        .collect();
     match poll(&mut sockets, timeout).context(|| "cannot wait for a connection".to_owned())? {
         0 => Err(Error::new("nobody connected in time")),
         _ => Ok(()),

@@ -1,6 +1,6 @@
 //! One request at a time, the next when the answer is there: the round trip.
 
-use super::{CLIENT_CPU, PATIENCE, PORT, SERVER_CPU, SERVER_POLL, Stop, accept, connect, finish, listen, start};
+use super::{CLIENT_CPU, PATIENCE, PORT, SERVER_CPU, SERVER_POLL, Stop, accept, connect, finish, listen_all, start};
 use crate::error::{Context, Error, Result};
 use crate::netns::Netns;
 use crate::statistics::percentile;
@@ -26,11 +26,13 @@ pub struct RoundTrips {
     pub p99_us: f64,
 }
 
-/// Over one TCP connection.
-pub fn tcp(client: &Netns, server: &Netns, address: Ipv4Addr, duration: Duration) -> Result<RoundTrips> {
-    let listener = listen(server)?;
+/// Over one TCP connection, with whichever of the servers answers at `address`.
+pub fn tcp(client: &Netns, servers: &[&Netns], address: Ipv4Addr, duration: Duration) -> Result<RoundTrips> {
+    let listeners = listen_all(servers)?;
+    // Who echoes needs no namespace: its socket has one.
+    let server = servers.first().context(|| "TCP round trips: no server".to_owned())?;
     std::thread::scope(|scope| {
-        let echo = start(scope, server, SERVER_CPU, || echo_tcp(&listener));
+        let echo = start(scope, server, SERVER_CPU, || echo_tcp(&listeners));
         let asker = start(scope, client, CLIENT_CPU, || ask_tcp(address, duration));
         let result = finish(asker);
         finish(echo).and(result)
@@ -50,8 +52,8 @@ pub fn udp(client: &Netns, server: &Netns, address: Ipv4Addr, duration: Duration
     })
 }
 
-fn echo_tcp(listener: &TcpListener) -> Result<()> {
-    let mut stream = accept(listener)?;
+fn echo_tcp(listeners: &[TcpListener]) -> Result<()> {
+    let mut stream = accept(listeners)?;
     let mut message = [0; MESSAGE];
     loop {
         let length = stream

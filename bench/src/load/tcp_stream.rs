@@ -1,6 +1,6 @@
 //! Bulk data over one or several TCP connections.
 
-use super::{CLIENT_CPU, SERVER_CPU, accept, connect, finish, listen, start};
+use super::{CLIENT_CPU, SERVER_CPU, accept, connect, finish, listen_all, start};
 use crate::error::{Context, Error, Result};
 use crate::netns::Netns;
 use std::io::{Read, Write};
@@ -27,19 +27,21 @@ impl Throughput {
     }
 }
 
-/// Sends as fast as TCP allows for `duration` over `streams` connections at once.
+/// Sends as fast as TCP allows for `duration` over `streams` connections at once, to whichever of the servers answers at `address`.
 pub fn run(
     client: &Netns,
-    server: &Netns,
+    servers: &[&Netns],
     address: Ipv4Addr,
     streams: usize,
     duration: Duration,
 ) -> Result<Throughput> {
-    let listener = listen(server)?;
+    let listeners = listen_all(servers)?;
+    // A reader needs no namespace: its socket has one.
+    let server = servers.first().context(|| "TCP stream: no server".to_owned())?;
     let ready = Barrier::new(streams);
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..streams)
-            .map(|_| start(scope, server, SERVER_CPU, || receive(&listener)))
+            .map(|_| start(scope, server, SERVER_CPU, || receive(&listeners)))
             .collect();
         let writers: Vec<_> = (0..streams)
             .map(|_| start(scope, client, CLIENT_CPU, || send(address, &ready, duration)))
@@ -67,8 +69,8 @@ fn send(address: Ipv4Addr, ready: &Barrier, duration: Duration) -> Result<()> {
 }
 
 /// Time of the first byte, time of the last, bytes.
-fn receive(listener: &TcpListener) -> Result<(Instant, Instant, u64)> {
-    let mut stream = accept(listener)?;
+fn receive(listeners: &[TcpListener]) -> Result<(Instant, Instant, u64)> {
+    let mut stream = accept(listeners)?;
     let mut chunk = vec![0; CHUNK];
     let mut read = || {
         stream

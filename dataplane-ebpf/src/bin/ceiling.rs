@@ -9,10 +9,13 @@ fn main() {}
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action::XDP_DROP};
+    use aya_ebpf::bindings::{
+        BPF_F_ADJ_ROOM_FIXED_GSO, TC_ACT_OK, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, xdp_action::XDP_DROP,
+    };
     use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_peer};
+    use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
     use aya_ebpf::macros::{classifier, map, xdp};
-    use aya_ebpf::maps::{DevMap, HashMap, PerCpuArray};
+    use aya_ebpf::maps::{Array, DevMap, HashMap, PerCpuArray, ProgramArray};
     use aya_ebpf::programs::{TcContext, XdpContext};
 
     /// Destination and source MAC, then the EtherType.
@@ -90,6 +93,185 @@ mod programs {
     #[xdp]
     fn generate(_ctx: XdpContext) -> u32 {
         OUTLET.redirect(0, 0).unwrap_or(XDP_DROP)
+    }
+
+    /// Offset of the header checksum of IPv4, of its destination, and of the source port behind it.
+    const SPREAD_OFFSETS: [usize; 3] = [ETHERNET_LEN + 10, IPV4_DESTINATION, HEADERS_LEN];
+    /// Bytes of a frame.
+    const FRAME_LEN: usize = 64;
+
+    /// What [`generate_spread`] sends: 96 bytes, as the bench writes them.
+    #[repr(C)]
+    struct Spread {
+        /// The frame, with a destination of zeros and the IPv4 checksum that is right for it.
+        frame: [u64; FRAME_LEN / 8],
+        /// Frames that were sent in order.
+        sent: u64,
+        /// The first destination, host order.
+        first: u32,
+        /// How many destinations.
+        destinations: u32,
+        /// The first source port.
+        first_port: u32,
+        /// How many source ports.
+        ports: u32,
+        /// 1: one after the other, all destinations before the next port; 0: at random.
+        in_order: u32,
+        padding: u32,
+    }
+
+    /// Slot 0.
+    #[map(name = "spread")]
+    static SPREAD: Array<Spread> = Array::with_max_entries(1, 0);
+
+    /// Sends frames to many destinations, from many ports.
+    #[xdp]
+    fn generate_spread(ctx: XdpContext) -> u32 {
+        match SPREAD.get_ptr_mut(0) {
+            // SAFETY: one generator runs at a time, and its memory is the map's. Needed because the count is written in place.
+            Some(spread) => write_spread(&ctx, unsafe { &mut *spread }).unwrap_or(XDP_DROP),
+            None => XDP_DROP,
+        }
+    }
+
+    #[inline(always)]
+    fn write_spread(ctx: &XdpContext, spread: &mut Spread) -> Option<u32> {
+        let start = ctx.data();
+        if start + FRAME_LEN > ctx.data_end() || spread.destinations == 0 || spread.ports == 0 {
+            return None;
+        }
+        let (destination, port) = if spread.in_order == 1 {
+            let sent = spread.sent;
+            spread.sent += 1;
+            (sent as u32 % spread.destinations, sent as u32 / spread.destinations)
+        } else {
+            (random() % spread.destinations, random() % spread.ports)
+        };
+        let destination = (spread.first + destination).to_be();
+        let port = ((spread.first_port + port) as u16).to_be();
+        let [checksum_at, destination_at, port_at] = SPREAD_OFFSETS;
+        let frame = start as *mut u8;
+        // SAFETY: the bytes up to `FRAME_LEN` are inside the packet (checked above), and accesses do not need alignment. Needed because
+        // packets are raw memory.
+        unsafe {
+            frame.cast::<[u64; FRAME_LEN / 8]>().write_unaligned(spread.frame);
+            let checksum = frame.add(checksum_at).cast::<u16>();
+            let sum = u32::from(!checksum.read_unaligned()) + (destination & 0xffff) + (destination >> 16);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            checksum.write_unaligned(!(sum as u16));
+            frame.add(destination_at).cast::<u32>().write_unaligned(destination);
+            frame.add(port_at).cast::<u16>().write_unaligned(port);
+        }
+        OUTLET.redirect(0, 0).ok()
+    }
+
+    #[inline(always)]
+    fn random() -> u32 {
+        // SAFETY: the helper has no arguments. Needed because it is foreign code.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    /// What VXLAN over IPv4 adds (RFC 7348 section 5).
+    const OVERHEAD: i32 = 50;
+    /// Frames up to this length are not encapsulated: those of the bench have 64 bytes.
+    const PLAIN_LEN: u32 = 80;
+
+    /// Slot 0: what runs on a frame that is not encapsulated; slot 1: on one that is.
+    #[map(name = "turns")]
+    static TURNS: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
+    /// How a frame begins before encapsulation, all of it.
+    #[map(name = "plain_head")]
+    static PLAIN_HEAD: Array<[u64; 8]> = Array::with_max_entries(1, 0);
+
+    /// How it begins afterwards.
+    #[map(name = "encapsulated_head")]
+    static ENCAPSULATED_HEAD: Array<[u64; 13]> = Array::with_max_entries(1, 0);
+
+    /// Nanoseconds: for [`restore_encapsulated`], for [`restore_plain`], for nothing.
+    #[map(name = "clocked")]
+    static CLOCKED: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
+
+    /// The two programs in `turns` take turns, each with what the other left: a test run with a repeat count keeps the packet.
+    #[classifier]
+    fn take_turns(ctx: TcContext) -> i32 {
+        // SAFETY: the context is the kernel's. Needed because the helper does not return.
+        let _ = unsafe { TURNS.tail_call(&ctx, u32::from(ctx.len() > PLAIN_LEN)) };
+        TC_ACT_SHOT
+    }
+
+    /// Makes a frame what it was before encapsulation.
+    #[classifier]
+    fn make_plain(ctx: TcContext) -> i32 {
+        restore_plain(&ctx);
+        TC_ACT_OK
+    }
+
+    /// Makes a frame what it was after encapsulation.
+    #[classifier]
+    fn make_encapsulated(ctx: TcContext) -> i32 {
+        restore_encapsulated(&ctx);
+        TC_ACT_OK
+    }
+
+    /// Tells what the two cost by the clock, because in turns only their sum with another program shows.
+    #[classifier]
+    fn clock(ctx: TcContext) -> i32 {
+        let start = now();
+        restore_encapsulated(&ctx);
+        let middle = now();
+        restore_plain(&ctx);
+        let end = now();
+        let after = now();
+        for (slot, span) in [(0, middle - start), (1, end - middle), (2, after - end)] {
+            if let Some(sum) = CLOCKED.get_ptr_mut(slot) {
+                // SAFETY: as in `count_and_drop`.
+                unsafe { *sum += span };
+            }
+        }
+        TC_ACT_OK
+    }
+
+    #[inline(always)]
+    fn now() -> u64 {
+        // SAFETY: the helper has no arguments. Needed because it is foreign code.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn restore_plain(ctx: &TcContext) {
+        adjust(ctx, -OVERHEAD);
+        if let Some(head) = PLAIN_HEAD.get(0) {
+            write(ctx, head);
+        }
+    }
+
+    #[inline(always)]
+    fn restore_encapsulated(ctx: &TcContext) {
+        adjust(ctx, OVERHEAD);
+        if let Some(head) = ENCAPSULATED_HEAD.get(0) {
+            write(ctx, head);
+        }
+    }
+
+    /// Makes or takes room. Not marked as encapsulation: the kernel refuses that the second time.
+    #[inline(always)]
+    fn adjust(ctx: &TcContext, bytes: i32) {
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+        let _ = ctx.adjust_room(bytes, BPF_ADJ_ROOM_MAC, flags);
+    }
+
+    /// Writes the first bytes of the frame, as far as they are reachable.
+    #[inline(always)]
+    fn write<const WORDS: usize>(ctx: &TcContext, head: &[u64; WORDS]) {
+        let start = ctx.data();
+        if start + WORDS * size_of::<u64>() > ctx.data_end() {
+            return;
+        }
+        // SAFETY: the bytes are inside the packet, as just checked, and writes do not need alignment. Needed because packets are raw
+        // memory.
+        unsafe { (start as *mut [u64; WORDS]).write_unaligned(*head) };
     }
 
     #[inline(always)]
