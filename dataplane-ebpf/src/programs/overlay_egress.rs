@@ -66,7 +66,7 @@ fn handle_balanced<F: Family>(packet: &mut Packet) -> Verdict {
 
 #[inline(always)]
 fn handle(packet: &mut Packet) -> Verdict {
-    let Some(attachment) = maps::attachment(&packet.ifindex()) else {
+    let Some(attachment) = maps::attachment_by_slot(&packet.ifindex()) else {
         return Verdict::Drop(Counter::DropNotAttached);
     };
     if let Some(verdict) = plain::to_peer(packet, attachment) {

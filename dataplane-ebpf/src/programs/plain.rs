@@ -197,7 +197,7 @@ fn to_backend(packet: &mut Packet, attachment: &Attachment, plain: &Plain) -> Op
 /// The way to the peer over IPv4, if the packet fits it.
 #[inline(always)]
 fn way(packet: &Packet, plain: &Plain, peer: &Peer) -> Option<&'static Node> {
-    let node = maps::node(&peer.vtep)?;
+    let node = maps::node_by_slot(&peer.vtep)?;
     let length = outer_length(packet);
     let largest = match packet.gso_size() {
         0 => length,
