@@ -4,16 +4,18 @@ mod file;
 mod flags;
 #[cfg(test)]
 mod tests;
+mod tuning;
 
-pub use file::KEYS;
-pub use file::Pool;
+pub use file::{Pool, keys};
 pub use flags::Flags;
+pub use tuning::Tuning;
 
 use file::File;
 use ipnet::Ipv4Net;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use weft_dataplane::abi::VXLAN_PORT;
+use weft_dataplane::abi::flow::Timeouts;
+use weft_dataplane::abi::{Sizes, VXLAN_PORT};
 
 /// Where the daemon looks for its configuration when no file is named.
 pub const DEFAULT_FILE: &str = "/etc/weft/daemon.json";
@@ -119,6 +121,10 @@ pub struct Config {
     pub pidfile: Option<PathBuf>,
     /// `trace`, `debug`, `info`, `warn` or `error`.
     pub log_level: String,
+    /// How large the kernel's maps are.
+    pub sizes: Sizes,
+    /// After how many seconds without a packet a balanced connection is forgotten.
+    pub timeouts: Timeouts,
     /// They hold against the file at SIGHUP too.
     flags: Flags,
 }
@@ -146,6 +152,7 @@ impl Config {
                 .or(from_file)
                 .map_or(Ok(default), |port| checked_port(key, port))
         };
+        let (sizes, timeouts) = flags.tuning.combine(&file.tuning)?;
         let config = Config {
             node_name: node_name(flags.node_name.clone().or(file.node_name))?,
             data_dir: flags
@@ -185,6 +192,8 @@ impl Config {
                 .unwrap_or_else(|| "/sys/fs/bpf/weft".into()),
             pidfile: flags.pidfile.clone().or(file.pidfile),
             log_level: log_level(flags.log_level.clone().or(file.log_level))?,
+            sizes,
+            timeouts,
             file: path,
             file_named,
             flags: flags.clone(),

@@ -167,7 +167,8 @@ async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32) -> Resu
         data_path_port: config.data_path_port,
         log_drops: config.log_level == LOG_DROPS_AT,
         force_clsact: false,
-        timeouts: weft_dataplane::abi::flow::Timeouts::DEFAULT,
+        timeouts: config.timeouts.seconds_in_ticks(),
+        sizes: config.sizes,
     })
     .map_err(|error| error.to_string())?;
     if config.log_level == LOG_DROPS_AT

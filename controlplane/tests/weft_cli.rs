@@ -407,6 +407,9 @@ mod cluster {
             "Gossip Refused: 1 in the clear, 2 with other keys\n",
             "Gossip Dropped: 3 messages, for newer ones\n",
             "Gossip Repair: 4 comparisons asked for, 5 networks found different, 6 rows sent\n",
+            "Maps:\n peers: 2 of 3, full: 4 left out, max-peers sets more\n flows: 8 of 8, full: max-flows sets more\n",
+            "Flow Time-outs: TCP opening 120 s, established 432000 s, finished 120 s, reset 10 s; UDP 30 s, answered 180 s\n",
+            "Flows Refused: 7, for a full table\n",
         ] {
             assert!(info.contains(line), "{info}");
         }

@@ -126,4 +126,6 @@ pub struct MapSummary {
     pub entries: u64,
     /// The most entries that it may hold.
     pub max_entries: u32,
+    /// How many more it should hold, if it were larger.
+    pub left_out: u64,
 }

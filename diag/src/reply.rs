@@ -235,12 +235,21 @@ fn row_fields(row: &Row, format: Format) -> Vec<(&'static str, Json)> {
 fn maps_text(maps: &[MapSummary]) -> Vec<u8> {
     let mut text = format!("total entries: {}\n", maps.len());
     for map in maps {
+        let full = match map.left_out {
+            0 if is_full(map) => ", full".to_owned(),
+            0 => String::new(),
+            more => format!(", full, {more} left out"),
+        };
         text.push_str(&format!(
-            "{:<12} {} of {} entries\n",
+            "{:<12} {} of {} entries{full}\n",
             map.name, map.entries, map.max_entries
         ));
     }
     text.into_bytes()
+}
+
+fn is_full(map: &MapSummary) -> bool {
+    map.entries >= u64::from(map.max_entries) || map.left_out > 0
 }
 
 fn map_json(map: &MapSummary) -> Json {
@@ -248,6 +257,8 @@ fn map_json(map: &MapSummary) -> Json {
         ("name", Json::text(&map.name)),
         ("entries", Json::Number(map.entries.into())),
         ("limit", Json::Number(map.max_entries.into())),
+        ("full", Json::Bool(is_full(map))),
+        ("left_out", Json::Number(map.left_out.into())),
     ])
 }
 

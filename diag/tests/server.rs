@@ -123,10 +123,13 @@ fn rows_of_failed_nodes_are_shown_to_who_asks_for_all() {
 fn maps_are_shown() {
     let server = Server::start(answer);
     for (path, body) in [
-        ("/maps", "OK\ntotal entries: 1\npeers        2 of 131072 entries\n"),
+        (
+            "/maps",
+            "OK\ntotal entries: 2\npeers        2 of 131072 entries\nnodes        3 of 3 entries, full, 4 left out\n",
+        ),
         (
             "/maps?json",
-            r#"{"message":"OK","details":{"size":1,"entries":[{"name":"peers","entries":2,"limit":131072}]}}"#,
+            r#"{"message":"OK","details":{"size":2,"entries":[{"name":"peers","entries":2,"limit":131072,"full":false,"left_out":0},{"name":"nodes","entries":3,"limit":3,"full":true,"left_out":4}]}}"#,
         ),
         (
             "/maps/peers",

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use weft::dataplane::{Config, Dataplane, Hook};
 use weft_core::reconcile::{Entry, EntryKey, Step};
+use weft_dataplane::abi::flow::Timeouts;
 use weft_dataplane::abi::{
     Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, MapType, Network, Node, OverlayAddress, Peer,
-    Service, V6, VXLAN_PORT, flow, mapped, node, peer,
+    Service, Sizes, V6, VXLAN_PORT, flow, mapped, node, peer,
 };
 
 /// The object that `cargo xtask build-ebpf` leaves.
@@ -34,7 +35,8 @@ pub fn config() -> Config {
         data_path_port: VXLAN_PORT,
         log_drops: false,
         force_clsact: false,
-        timeouts: weft_dataplane::abi::flow::Timeouts::DEFAULT,
+        timeouts: Timeouts::DEFAULT,
+        sizes: Sizes::DEFAULT,
     }
 }
 
@@ -174,24 +176,34 @@ impl Default for Lab {
 impl Lab {
     /// Sets it up.
     pub fn new() -> Self {
+        Lab::with(&config())
+    }
+
+    /// Sets it up with a configuration of one's own.
+    pub fn with(config: &Config) -> Self {
         let namespace = Namespace::new("wp");
         for interface in ["alice", "bob", "uplink"] {
             namespace.ip(&format!("link add {interface} type veth peer name {interface}-peer"));
             namespace.ip(&format!("link set {interface} up"));
         }
         namespace.ip("link set uplink address 02:00:00:00:00:0a");
-        let config = config();
         let mut lab = Lab {
             alice: namespace.ifindex("alice"),
             bob: namespace.ifindex("bob"),
             uplink: namespace.ifindex("uplink"),
-            dataplane: Loaded::new(&config),
-            pin_directory: config.pin_directory,
+            dataplane: Loaded::new(config),
+            pin_directory: config.pin_directory.clone(),
             namespace,
         };
         let steps = lab.contents();
         lab.apply(&steps);
         lab
+    }
+
+    /// Lets go of it as a daemon that stops does: what is attached and pinned stays, and its interfaces as long as the namespace.
+    pub fn leave(self) -> Namespace {
+        self.dataplane.leave();
+        self.namespace
     }
 
     fn contents(&self) -> Vec<Step> {

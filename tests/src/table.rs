@@ -23,7 +23,7 @@ use weft::dataplane::Hook;
 use weft_core::reconcile::{self, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
-    Counter, Flow, FlowKey, FragmentKey, FragmentPorts, OverlayAddress, answer, flow, fragment, service,
+    Counter, Flow, FlowKey, FragmentKey, FragmentPorts, OverlayAddress, Sizes, answer, flow, fragment, service,
 };
 use weft_dataplane::packet::ipv4;
 
@@ -403,7 +403,7 @@ pub fn check(cases: &[Case]) -> usize {
 /// Makes the maps what they were at first, and forgets what the programs remembered.
 pub fn put_back(lab: &mut Lab, initial: &MapContents) {
     let present = lab.dataplane.present().unwrap_or_else(|error| panic!("{error}"));
-    lab.apply(&reconcile::steps(initial, &present));
+    lab.apply(&reconcile::steps(initial, &present, &Sizes::DEFAULT));
     clear::<FlowKey, Flow>(&lab.dataplane.pin_of(flow::NAME));
     clear::<FragmentKey, FragmentPorts>(&lab.dataplane.pin_of(fragment::NAME));
     clear::<OverlayAddress, u32>(&lab.dataplane.pin_of(service::ROTATION_NAME));

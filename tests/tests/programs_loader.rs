@@ -277,7 +277,9 @@ fn a_full_map_is_named_with_its_limit_and_the_other_steps_are_done() {
     let error = dataplane.apply(&steps).unwrap_err().to_string();
     assert_eq!(
         error,
-        format!("2 of {total} map steps failed, the first: map attachments is full: it holds 4096 entries at most")
+        format!(
+            "2 of {total} map steps failed, the first: map attachments is full: it holds 4096 entries at most; max-endpoints sets more"
+        )
     );
     let present = dataplane.present().unwrap();
     assert_eq!((present.attachments.len(), present.networks.len()), (4096, 1));

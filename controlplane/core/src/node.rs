@@ -22,6 +22,7 @@ use ipnet::Ipv4Net;
 use retired::Retired;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use weft_dataplane::abi::Sizes;
 
 /// How long changes of the tables are gathered before the maps are computed: a burst of gossip is one computation, and nobody
 /// notices the delay beside gossip's own 200 ms.
@@ -44,6 +45,8 @@ pub struct Config {
     pub gossip: networkdb::Config,
     /// This node's VTEP address, as it is gossiped.
     pub vtep: Ipv4Addr,
+    /// How large the kernel's maps are.
+    pub sizes: Sizes,
 }
 
 /// An endpoint of this node, with all that it publishes.
@@ -148,6 +151,7 @@ pub enum Effect {
 pub struct Node {
     gossip: NetworkDb,
     vtep: Ipv4Addr,
+    sizes: Sizes,
     networks: BTreeMap<NetworkId, Network>,
     asked_networks: BTreeSet<NetworkId>,
     endpoints: BTreeMap<EndpointId, Endpoint>,
@@ -172,6 +176,7 @@ impl Node {
         Node {
             gossip: NetworkDb::new(now, config.gossip),
             vtep: config.vtep,
+            sizes: config.sizes,
             networks: BTreeMap::new(),
             asked_networks: BTreeSet::new(),
             endpoints: BTreeMap::new(),

@@ -15,7 +15,7 @@ mod tests;
 use crate::wanted::MapContents;
 use std::collections::BTreeMap;
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, V4, V6,
+    self, Attachment, Backend, BackendKey, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, Sizes, V4, V6,
 };
 
 /// The maps of [`MapContents`], and what each holds.
@@ -96,13 +96,13 @@ pub enum Step {
 }
 
 /// The steps from `present` to `wanted`, in order; none if they are equal. Each is harmless when done twice.
-pub fn steps(wanted: &MapContents, present: &MapContents) -> Vec<Step> {
+pub fn steps(wanted: &MapContents, present: &MapContents, sizes: &Sizes) -> Vec<Step> {
     macro_rules! map {
-        ($field:ident, $limit:path, $variant:ident) => {
+        ($field:ident, $limit:ident, $variant:ident) => {
             Map::new(
                 &wanted.$field,
                 &present.$field,
-                $limit,
+                sizes.$limit,
                 Entry::$variant,
                 EntryKey::$variant,
             )
@@ -115,14 +115,14 @@ pub fn steps(wanted: &MapContents, present: &MapContents) -> Vec<Step> {
     services.shrink(&mut steps);
     services6.shrink(&mut steps);
 
-    let networks = map!(networks, abi::network::MAX_ENTRIES, Network);
-    let nodes = map!(nodes, abi::node::MAX_ENTRIES, Node);
-    let peers = map!(peers, abi::peer::MAX_ENTRIES, Peer);
-    let peers6 = map!(peers6, abi::peer::MAX_ENTRIES, Peer6);
-    let endpoints = map!(endpoints, abi::endpoint::MAX_ENTRIES, Endpoint);
-    let endpoints6 = map!(endpoints6, abi::endpoint::MAX_ENTRIES, Endpoint6);
-    let backends = map!(backends, abi::backend::MAX_ENTRIES, Backend);
-    let backends6 = map!(backends6, abi::backend::MAX_ENTRIES, Backend6);
+    let networks = map!(networks, networks, Network);
+    let nodes = map!(nodes, nodes, Node);
+    let peers = map!(peers, peers, Peer);
+    let peers6 = map!(peers6, peers, Peer6);
+    let endpoints = map!(endpoints, endpoints, Endpoint);
+    let endpoints6 = map!(endpoints6, endpoints, Endpoint6);
+    let backends = map!(backends, backends, Backend);
+    let backends6 = map!(backends6, backends, Backend6);
 
     backends.make_room(&mut steps);
     backends6.make_room(&mut steps);

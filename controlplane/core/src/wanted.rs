@@ -12,7 +12,8 @@ use family::Maps;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, V6, mapped,
+    self, Attachment, Backend, BackendKey, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, Sizes, V6,
+    mapped,
 };
 
 /// The control maps, whole. What the kernel itself writes (flows, rotations, counters) is not in it.
@@ -110,8 +111,8 @@ pub fn vteps(inputs: &Inputs<'_>) -> BTreeSet<Ipv4Addr> {
 ///
 /// What does not fit into a map is left out from the end of the map's key order (endpoints: of the interface index, so that the
 /// newest are without; backends: whole slots of the last services), and nothing points at what was left out.
-pub fn wanted(inputs: &Inputs<'_>) -> Wanted {
-    build(inputs, Limits::ABI)
+pub fn wanted(inputs: &Inputs<'_>, sizes: &Sizes) -> Wanted {
+    build(inputs, Limits::of(sizes))
 }
 
 fn build(inputs: &Inputs<'_>, limits: Limits) -> Wanted {
@@ -176,19 +177,16 @@ struct Limits {
 }
 
 impl Limits {
-    const ABI: Limits = Limits {
-        // An endpoint stands in all these maps.
-        attachments: if abi::attachment::MAX_ENTRIES < abi::endpoint::MAX_ENTRIES {
-            abi::attachment::MAX_ENTRIES
-        } else {
-            abi::endpoint::MAX_ENTRIES
-        },
-        networks: abi::network::MAX_ENTRIES,
-        peers: abi::peer::MAX_ENTRIES,
-        nodes: abi::node::MAX_ENTRIES,
-        services: abi::service::MAX_ENTRIES,
-        backends: abi::backend::MAX_ENTRIES,
-    };
+    fn of(sizes: &Sizes) -> Limits {
+        Limits {
+            attachments: sizes.endpoints,
+            networks: sizes.networks,
+            peers: sizes.peers,
+            nodes: sizes.nodes,
+            services: sizes.services,
+            backends: sizes.backends,
+        }
+    }
 }
 
 struct Builder<'a> {

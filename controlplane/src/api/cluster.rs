@@ -1,7 +1,7 @@
 //! `/cluster`, `/nodes`, `/info` and `/version`.
 
 use super::reply::{Body, Refusal, ask, ask_plain, timestamp};
-use super::types::{Info, Init, Join, Keys, Leave, Node, RotateKeys, Token};
+use super::types::{FlowTimeouts, Info, Init, Join, Keys, Leave, MapUse, Node, RotateKeys, Token};
 use crate::daemon::{Command, Handle, JoinRequest, KeysCommand, Refused};
 use axum::Json;
 use axum::extract::State;
@@ -101,8 +101,28 @@ pub(super) async fn info(State(handle): State<Handle>) -> Result<Json<Info>, Ref
         attach_mode: info.attach_mode.to_owned(),
         attach_reason: info.attach_reason,
         uplink: info.uplink,
+        maps: info.maps.into_iter().map(map_use).collect(),
+        flow_timeouts: FlowTimeouts {
+            tcp_opening: info.timeouts.tcp_opening,
+            tcp_established: info.timeouts.tcp_established,
+            tcp_finished: info.timeouts.tcp_finished,
+            tcp_reset: info.timeouts.tcp_reset,
+            udp: info.timeouts.udp,
+            udp_answered: info.timeouts.udp_answered,
+        },
+        flows_refused: info.flows_refused,
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
     }))
+}
+
+fn map_use(map: crate::daemon::MapUse) -> MapUse {
+    MapUse {
+        name: map.name,
+        setting: map.setting.to_owned(),
+        entries: map.entries,
+        limit: map.limit,
+        left_out: map.left_out,
+    }
 }
 
 pub(super) async fn version() -> Json<Value> {

@@ -477,6 +477,40 @@ pub struct Token {
     pub join_token: String,
 }
 
+/// How far a map of the kernel is filled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct MapUse {
+    /// Its name.
+    pub name: String,
+    /// The key of the configuration that sets its limit.
+    pub setting: String,
+    /// How many entries it holds.
+    pub entries: u64,
+    /// How many it can.
+    pub limit: u32,
+    /// How many more it should hold.
+    pub left_out: u64,
+}
+
+/// After how many seconds without a packet a balanced connection is forgotten.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct FlowTimeouts {
+    /// TCP, not established yet.
+    pub tcp_opening: u32,
+    /// TCP, established.
+    pub tcp_established: u32,
+    /// TCP, one side or both have finished.
+    pub tcp_finished: u32,
+    /// TCP, reset.
+    pub tcp_reset: u32,
+    /// UDP, not answered yet.
+    pub udp: u32,
+    /// UDP, packets both ways.
+    pub udp_answered: u32,
+}
+
 /// `GET /info`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -517,6 +551,15 @@ pub struct Info {
     pub attach_reason: String,
     /// Device that carries the overlay.
     pub uplink: String,
+    /// The kernel's maps whose size can be set.
+    #[serde(default)]
+    pub maps: Vec<MapUse>,
+    /// Time-outs of balanced connections.
+    #[serde(default)]
+    pub flow_timeouts: FlowTimeouts,
+    /// Connections that were refused because the flow table was full.
+    #[serde(default)]
+    pub flows_refused: u64,
     /// Version of the daemon.
     pub server_version: String,
 }

@@ -1,5 +1,6 @@
 //! The configuration file.
 
+use super::tuning::Tuning;
 use super::{AddressPools, ConfigError, Flags};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
@@ -10,8 +11,8 @@ use std::path::{Path, PathBuf};
 /// Far more than all keys with hundreds of pools take; what is longer is no configuration, however it ends.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// The keys that the file may have.
-pub const KEYS: &[&str] = &[
+/// The keys that the file may have, but for those of [`Tuning`].
+const OTHER_KEYS: &[&str] = &[
     "advertise-addr",
     "api-socket",
     "bpf-object",
@@ -30,13 +31,20 @@ pub const KEYS: &[&str] = &[
     "uplink",
 ];
 
+/// The keys that the file may have.
+pub fn keys() -> Vec<&'static str> {
+    let mut keys = [OTHER_KEYS, Tuning::KEYS].concat();
+    keys.sort_unstable();
+    keys
+}
+
 /// What `weftd --help` says of the file.
 pub(super) const HELP: &str = "The configuration file has the same keys as the flags; \"default-addr-pools\" is a list there, \
 [{\"base\": \"10.0.0.0/8\", \"size\": 24}].";
 
 /// The file as it is written. Numbers are wider than ports, so that a wrong one can be told.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub(super) struct File {
     pub(super) node_name: Option<String>,
     pub(super) data_dir: Option<PathBuf>,
@@ -54,6 +62,8 @@ pub(super) struct File {
     pub(super) bpf_pin_dir: Option<PathBuf>,
     pub(super) pidfile: Option<PathBuf>,
     pub(super) log_level: Option<String>,
+    #[serde(flatten)]
+    pub(super) tuning: Tuning,
 }
 
 /// A pool as Docker's daemon.json writes it.
@@ -113,10 +123,11 @@ impl File {
         let Some(object) = value.as_object() else {
             return Err("a JSON object {...} is wanted".to_owned());
         };
-        if let Some(unknown) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        let known = keys();
+        if let Some(unknown) = object.keys().find(|key| !known.contains(&key.as_str())) {
             return Err(format!(
                 "unknown key {unknown:?}; the known keys are {}",
-                KEYS.join(", ")
+                known.join(", ")
             ));
         }
         // One key at a time, so that the message names it.
@@ -165,7 +176,8 @@ impl File {
             ("pidfile", self.pidfile.is_some() && flags.pidfile.is_some()),
             ("log-level", self.log_level.is_some() && flags.log_level.is_some()),
         ];
-        let keys: Vec<&str> = both.iter().filter(|(_, twice)| *twice).map(|(key, _)| *key).collect();
+        let others = both.iter().filter(|(_, twice)| *twice).map(|(key, _)| *key);
+        let keys: Vec<&str> = others.chain(self.tuning.also_in(&flags.tuning)).collect();
         if keys.is_empty() {
             Ok(())
         } else {

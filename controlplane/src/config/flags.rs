@@ -1,6 +1,7 @@
 //! The flags of `weftd`.
 
 use super::file::Pool;
+use super::tuning::Tuning;
 use std::path::PathBuf;
 
 /// The weft daemon: one per host, as root.
@@ -64,4 +65,7 @@ pub struct Flags {
     /// trace, debug, info, warn or error [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+    /// Sizes and time-outs.
+    #[command(flatten)]
+    pub tuning: Tuning,
 }

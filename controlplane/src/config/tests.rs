@@ -32,14 +32,93 @@ fn defaults_are_dockers() {
 fn every_documented_key_is_accepted() {
     let json = r#"{"node-name":"n","data-dir":"/d","listen-addr":"127.0.0.1","advertise-addr":"10.1.1.1","data-path-addr":"10.1.1.2",
         "data-path-port":4790,"gossip-port":1,"cluster-port":2,"uplink":"eth9","network-diagnostic-port":2000,"api-socket":"/s",
-        "bpf-object":"/o","bpf-pin-dir":"/p","pidfile":"/f","log-level":"debug","default-addr-pools":[{"base":"10.10.0.0/16","size":24}]}"#;
+        "bpf-object":"/o","bpf-pin-dir":"/p","pidfile":"/f","log-level":"debug","default-addr-pools":[{"base":"10.10.0.0/16","size":24}],
+        "max-endpoints":10,"max-networks":11,"max-nodes":12,"max-peers":13,"max-services":14,"max-backends":15,"max-flows":16,
+        "max-flows6":17,"max-fragments":18,"preallocate-flows":true,"tcp-opening-timeout":1,"tcp-established-timeout":2,
+        "tcp-finished-timeout":3,"tcp-reset-timeout":4,"udp-timeout":5,"udp-answered-timeout":6}"#;
     let parsed: serde_json::Value = serde_json::from_str(json).unwrap();
     let mut given: Vec<&str> = parsed.as_object().unwrap().keys().map(String::as_str).collect();
     given.sort_unstable();
-    assert_eq!(given, KEYS, "the list that errors print is the list that is read");
+    assert_eq!(given, keys(), "the list that errors print is the list that is read");
     let config = load(json, &[]).unwrap();
     assert_eq!(config.uplink.as_deref(), Some("eth9"));
     assert_eq!(config.data_path_port, 4790);
+    let sizes = Sizes {
+        endpoints: 10,
+        networks: 11,
+        nodes: 12,
+        peers: 13,
+        services: 14,
+        backends: 15,
+        flows: 16,
+        flows6: 17,
+        fragments: 18,
+        preallocate_flows: true,
+    };
+    let timeouts = Timeouts {
+        tcp_opening: 1,
+        tcp_established: 2,
+        tcp_finished: 3,
+        tcp_reset: 4,
+        udp: 5,
+        udp_answered: 6,
+    };
+    assert_eq!((config.sizes, config.timeouts), (sizes, timeouts));
+}
+
+#[test]
+fn sizes_and_timeouts_come_from_either_place_and_have_bounds() {
+    let config = load(
+        r#"{"max-peers": 7}"#,
+        &["--max-flows", "9", "--udp-timeout=31", "--preallocate-flows"],
+    )
+    .unwrap();
+    let sizes = Sizes {
+        peers: 7,
+        flows: 9,
+        preallocate_flows: true,
+        ..Sizes::DEFAULT
+    };
+    assert_eq!(config.sizes, sizes);
+    assert_eq!((config.timeouts.udp, config.timeouts.tcp_established), (31, 432_000));
+    for (json, flags, expected) in [
+        (
+            r#"{"max-peers": 0}"#,
+            &[][..],
+            r#"max-peers "0": a number from 1 to 4194304 is wanted"#,
+        ),
+        (
+            "{}",
+            &["--max-nodes", "65537"],
+            r#"max-nodes "65537": a number from 1 to 65536 is wanted"#,
+        ),
+        (
+            r#"{"max-flows": 99999999999}"#,
+            &[],
+            r#"max-flows "99999999999": a number from 1 to 4194304 is wanted"#,
+        ),
+        (
+            r#"{"tcp-established-timeout": 31536001}"#,
+            &[],
+            r#"tcp-established-timeout "31536001": a number from 1 to 31536000 is wanted"#,
+        ),
+        (
+            r#"{"max-peers": 8, "udp-timeout": 1}"#,
+            &["--udp-timeout", "2", "--max-peers", "8"],
+            "max-peers, udp-timeout set both as a flag and in daemon.json: remove one of the two",
+        ),
+    ] {
+        assert_eq!(refusal(json, flags), expected);
+    }
+    for json in [
+        r#"{"max-peers": -1}"#,
+        r#"{"max-peers": "many"}"#,
+        r#"{"preallocate-flows": 1}"#,
+    ] {
+        let message = refusal(json, &[]);
+        let key = json.split('"').nth(1).unwrap();
+        assert!(message.starts_with(key) && !message.contains('\n'), "{message}");
+    }
 }
 
 #[test]

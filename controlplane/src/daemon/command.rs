@@ -10,6 +10,7 @@ use weft_core::cluster;
 use weft_core::cluster::keys::{KeySet, KeysView};
 use weft_core::id::{EndpointId, MacAddress, NetworkId};
 use weft_core::networkdb::{Key, Stats};
+use weft_dataplane::abi::flow::Timeouts;
 
 /// Where an answer goes.
 pub type ReplyTo<T> = oneshot::Sender<T>;
@@ -210,6 +211,27 @@ pub struct Info {
     pub attach_reason: String,
     /// The device that carries the overlay.
     pub uplink: String,
+    /// The kernel's maps whose size can be set.
+    pub maps: Vec<MapUse>,
+    /// After how many seconds without a packet a balanced connection is forgotten.
+    pub timeouts: Timeouts,
+    /// Connections that were refused because the flow table was full.
+    pub flows_refused: u64,
+}
+
+/// How far a map is filled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapUse {
+    /// Its name.
+    pub name: String,
+    /// The key of the configuration that sets its limit.
+    pub setting: &'static str,
+    /// How many entries it holds.
+    pub entries: u64,
+    /// How many it can.
+    pub limit: u32,
+    /// How many more it should hold.
+    pub left_out: u64,
 }
 
 /// What may be asked of the daemon.

@@ -126,9 +126,7 @@ impl Daemon {
                 });
                 reply.send(stats).is_ok()
             }
-            Request::Maps(reply) => reply
-                .send(self.dataplane.summaries().map_err(|e| e.to_string()))
-                .is_ok(),
+            Request::Maps(reply) => reply.send(self.map_summaries()).is_ok(),
             Request::Map(name, reply) => reply
                 .send(self.dataplane.dump(&name).map_err(|e| e.to_string()))
                 .is_ok(),

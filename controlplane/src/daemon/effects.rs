@@ -38,16 +38,7 @@ impl Daemon {
                 Effect::ReadMaps => self.read_maps(),
                 Effect::FindRoutes(vteps) => self.find_routes(vteps),
                 Effect::FindNetwork(network) => self.find_network(network),
-                Effect::Overflow(overflow) => {
-                    for o in overflow {
-                        tracing::error!(
-                            map = o.map,
-                            wanted = o.wanted,
-                            limit = o.limit,
-                            "map too small, entries left out"
-                        );
-                    }
-                }
+                Effect::Overflow(overflow) => self.capacity.overflow(overflow),
                 Effect::Log { level, message } => log(level, &message),
             }
         }
@@ -66,7 +57,7 @@ impl Daemon {
     }
 
     /// Forgets balanced connections that have expired.
-    pub(super) fn sweep_flows(&self) {
+    pub(super) fn sweep_flows(&mut self) {
         if let Err(error) = self.dataplane.sweep_flows() {
             tracing::warn!(%error, "expired connections are not forgotten");
         }

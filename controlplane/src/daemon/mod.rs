@@ -1,6 +1,7 @@
 //! The daemon: one task that owns all state. Others send it a [`Command`] and wait for the answer.
 
 mod admission;
+mod capacity;
 mod command;
 mod connect;
 mod diagnose;
@@ -24,6 +25,7 @@ use crate::gossip::Sockets;
 use crate::netlink::{Netlink, UnderlayChanged};
 use crate::resolver::Upstreams;
 use crate::store::NodeStore;
+use capacity::Capacity;
 use diagnose::Syncing;
 use endpoints::Endpoints;
 use membership::Membership;
@@ -41,6 +43,7 @@ use weft_core::networkdb;
 use weft_core::node::{Input, Node};
 use weft_core::recording::Ending;
 use weft_core::time::Instant;
+use weft_dataplane::abi::Counter;
 use weft_diag::server::{Ask, DiagnosticServer};
 
 /// The host's resolver configuration.
@@ -96,6 +99,7 @@ pub struct Daemon {
     vtep: Ipv4Addr,
     uplink: Uplink,
     complaints: Complaints,
+    capacity: Capacity,
     node: Node,
     sockets: Sockets,
     dataplane: Dataplane,
@@ -135,6 +139,7 @@ impl Daemon {
             vtep: parts.vtep,
             uplink: parts.uplink,
             complaints: Complaints::default(),
+            capacity: Capacity::default(),
             node,
             sockets: parts.sockets,
             dataplane: parts.dataplane,
@@ -193,7 +198,10 @@ impl Daemon {
                     let now = self.now();
                     self.node.handle_timeout(now);
                 }
-                _ = look.tick() => self.look_at_uplink(),
+                _ = look.tick() => {
+                    self.look_at_uplink();
+                    self.look_at_flow_tables();
+                }
                 _ = sweep.tick() => self.sweep_flows(),
                 _ = resync.tick() => {
                     self.read_maps();
@@ -316,6 +324,9 @@ impl Daemon {
             attach_mode: self.dataplane.attach_mode().as_str(),
             attach_reason: self.dataplane.attach_reason().to_owned(),
             uplink: self.uplink.name.clone(),
+            maps: self.map_uses(),
+            timeouts: self.config.timeouts,
+            flows_refused: self.dataplane.counter(Counter::DropFlowTableFull).unwrap_or(0),
         }
     }
 
@@ -345,5 +356,12 @@ fn new_node(now: Instant, config: &Config, advertise: Ipv4Addr, vtep: Ipv4Addr) 
     seed.copy_from_slice(&random[6..]);
     let advertise = SocketAddr::new(IpAddr::V4(advertise), config.gossip_port);
     let gossip = networkdb::Config::new(name, advertise, u64::from_le_bytes(seed));
-    Ok(Node::new(now, weft_core::node::Config { gossip, vtep }))
+    Ok(Node::new(
+        now,
+        weft_core::node::Config {
+            gossip,
+            vtep,
+            sizes: config.sizes,
+        },
+    ))
 }

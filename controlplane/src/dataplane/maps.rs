@@ -1,17 +1,20 @@
 //! The only writer of the programs' maps, and their reader.
 
 use super::front::{self as fronts, Front};
+use super::raw::RawMap;
 use aya::Ebpf;
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::{ProgramError, SchedClassifier};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
+use std::path::Path;
 use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
     Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, MapType,
-    Network, Node, OverlayAddress, Peer, Service, V4, V6, answer, attachment, backend, counter, endpoint, flow,
+    Network, Node, OverlayAddress, Peer, Service, Sizes, V4, V6, answer, attachment, backend, counter, endpoint, flow,
     fragment, front, jump, network, node, peer, scratch, service,
 };
 use weft_diag::{MapDump, MapSummary};
@@ -65,7 +68,7 @@ pub enum MapsError {
         reason: String,
     },
     /// The map is full. It is as it was.
-    #[error("map {name} is full: it holds {max_entries} entries at most")]
+    #[error("map {name} is full: it holds {max_entries} entries at most; {} sets more", Sizes::setting(name).unwrap_or("nothing"))]
     Full {
         /// Which map.
         name: &'static str,
@@ -176,16 +179,16 @@ impl<K: Pod + MapType + Ord, V: Pod + MapType> Table<K, V> {
         })
     }
 
-    fn summary(&self) -> Result<MapSummary, MapsError> {
-        let mut entries = 0;
-        for key in self.map.keys().take(self.max_entries as usize) {
-            key.map_err(|error| kernel(self.name, error))?;
-            entries += 1;
-        }
+    /// The entries are counted by way of the map's pin, many at a time: a call for each would take seconds when there are millions.
+    fn summary(&self, pins: &Path) -> Result<MapSummary, MapsError> {
+        let failed = |error| kernel(self.name, MapError::IoError(error));
+        let map = RawMap::open(&pins.join(self.name)).map_err(failed)?;
+        let map = map.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         Ok(MapSummary {
             name: self.name.to_owned(),
-            entries,
+            entries: map.count().map_err(failed)?,
             max_entries: self.max_entries,
+            left_out: 0,
         })
     }
 }
@@ -230,6 +233,29 @@ fn kernel(name: &'static str, error: MapError) -> MapsError {
     }
 }
 
+/// Makes the maps of flows with memory for all entries, where they are not there yet: the object's take memory as entries come.
+pub(super) fn preallocate_flows(sizes: &Sizes, pins: &Path) -> Result<(), MapsError> {
+    preallocate::<FlowKey<V4>, Flow<V4>>(flow::NAME, sizes.flows * 2, pins)?;
+    preallocate::<FlowKey<V6>, Flow<V6>>(flow::NAME6, sizes.flows6 * 2, pins)
+}
+
+fn preallocate<K: Pod, V: Pod>(name: &'static str, max_entries: u32, pins: &Path) -> Result<(), MapsError> {
+    let pin = pins.join(name);
+    if pin.exists() {
+        return Ok(());
+    }
+    let map = HashMap::<MapData, K, V>::create(max_entries, 0).map_err(|error| kernel(name, error))?;
+    map.pin(&pin).map_err(|error| {
+        kernel(
+            name,
+            MapError::PinError {
+                name: Some(name.to_owned()),
+                error,
+            },
+        )
+    })
+}
+
 /// Puts the loaded programs that others go on in where those look for them.
 pub(super) fn put_programs(ebpf: &mut Ebpf) -> Result<(), MapsError> {
     let shape = |reason: String| MapsError::Shape {
@@ -254,7 +280,7 @@ pub(super) fn put_programs(ebpf: &mut Ebpf) -> Result<(), MapsError> {
 
 /// The hash maps: what each is called in [`Maps`], and of what it is.
 macro_rules! tables {
-    ($($field:ident: $key:ty => $value:ty, $name:path, $limit:path;)+) => {
+    ($($field:ident: $key:ty => $value:ty, $name:path;)+) => {
         /// All maps that are read or written here. The others are the programs' own affair.
         pub(super) struct Maps {
             $(pub(super) $field: Table<$key, $value>,)+
@@ -265,9 +291,9 @@ macro_rules! tables {
 
         impl Maps {
             /// Takes the maps out of the loaded object.
-            pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
+            pub(super) fn take(ebpf: &mut Ebpf, sizes: &Sizes) -> Result<Self, MapsError> {
                 Ok(Maps {
-                    $($field: Table::take(ebpf, $name, $limit)?,)+
+                    $($field: Table::take(ebpf, $name, sizes.of($name).unwrap_or_default())?,)+
                     front: Front::take(ebpf)?,
                     counters: take(ebpf, counter::NAME)?
                         .try_into()
@@ -286,13 +312,14 @@ macro_rules! tables {
                 }
             }
 
-            pub(super) fn summaries(&self) -> Result<Vec<MapSummary>, MapsError> {
+            pub(super) fn summaries(&self, pins: &Path) -> Result<Vec<MapSummary>, MapsError> {
                 Ok(vec![
-                    $(self.$field.summary()?,)+
+                    $(self.$field.summary(pins)?,)+
                     MapSummary {
                         name: counter::NAME.to_owned(),
                         entries: Counter::ALL.len() as u64,
                         max_entries: counter::MAX_ENTRIES,
+                        left_out: 0,
                     },
                 ])
             }
@@ -304,24 +331,24 @@ macro_rules! tables {
 }
 
 tables! {
-    attachments: u32 => Attachment, attachment::NAME, attachment::MAX_ENTRIES;
-    networks: u32 => Network, network::NAME, network::MAX_ENTRIES;
-    endpoints: OverlayAddress<V4> => Endpoint, endpoint::NAME, endpoint::MAX_ENTRIES;
-    endpoints6: OverlayAddress<V6> => Endpoint, endpoint::NAME6, endpoint::MAX_ENTRIES;
-    peers: OverlayAddress<V4> => Peer, peer::NAME, peer::MAX_ENTRIES;
-    peers6: OverlayAddress<V6> => Peer, peer::NAME6, peer::MAX_ENTRIES;
-    nodes: V6 => Node, node::NAME, node::MAX_ENTRIES;
-    services: OverlayAddress<V4> => Service, service::NAME, service::MAX_ENTRIES;
-    services6: OverlayAddress<V6> => Service, service::NAME6, service::MAX_ENTRIES;
-    backends: BackendKey<V4> => Backend<V4>, backend::NAME, backend::MAX_ENTRIES;
-    backends6: BackendKey<V6> => Backend<V6>, backend::NAME6, backend::MAX_ENTRIES;
-    rotations: OverlayAddress<V4> => u32, service::ROTATION_NAME, service::MAX_ENTRIES;
-    rotations6: OverlayAddress<V6> => u32, service::ROTATION_NAME6, service::MAX_ENTRIES;
-    flows: FlowKey<V4> => Flow<V4>, flow::NAME, flow::MAX_ENTRIES;
-    flows6: FlowKey<V6> => Flow<V6>, flow::NAME6, flow::MAX_ENTRIES;
-    fragments: FragmentKey<V4> => FragmentPorts, fragment::NAME, fragment::MAX_ENTRIES;
-    fragments6: FragmentKey<V6> => FragmentPorts, fragment::NAME6, fragment::MAX_ENTRIES;
-    answers: u32 => u64, answer::NAME, answer::MAX_ENTRIES;
+    attachments: u32 => Attachment, attachment::NAME;
+    networks: u32 => Network, network::NAME;
+    endpoints: OverlayAddress<V4> => Endpoint, endpoint::NAME;
+    endpoints6: OverlayAddress<V6> => Endpoint, endpoint::NAME6;
+    peers: OverlayAddress<V4> => Peer, peer::NAME;
+    peers6: OverlayAddress<V6> => Peer, peer::NAME6;
+    nodes: V6 => Node, node::NAME;
+    services: OverlayAddress<V4> => Service, service::NAME;
+    services6: OverlayAddress<V6> => Service, service::NAME6;
+    backends: BackendKey<V4> => Backend<V4>, backend::NAME;
+    backends6: BackendKey<V6> => Backend<V6>, backend::NAME6;
+    rotations: OverlayAddress<V4> => u32, service::ROTATION_NAME;
+    rotations6: OverlayAddress<V6> => u32, service::ROTATION_NAME6;
+    flows: FlowKey<V4> => Flow<V4>, flow::NAME;
+    flows6: FlowKey<V6> => Flow<V6>, flow::NAME6;
+    fragments: FragmentKey<V4> => FragmentPorts, fragment::NAME;
+    fragments6: FragmentKey<V6> => FragmentPorts, fragment::NAME6;
+    answers: u32 => u64, answer::NAME;
 }
 
 /// Performs a step on the table that it names.
@@ -427,14 +454,13 @@ impl Maps {
     pub(super) fn counters(&self) -> Result<Vec<(Counter, u64)>, MapsError> {
         Counter::ALL
             .iter()
-            .map(|counter| {
-                let values = self
-                    .counters
-                    .get(&(*counter as u32), 0)
-                    .map_err(|error| kernel(counter::NAME, error))?;
-                Ok((*counter, values.iter().sum()))
-            })
+            .map(|counter| Ok((*counter, self.counter(*counter)?)))
             .collect()
+    }
+
+    pub(super) fn counter(&self, counter: Counter) -> Result<u64, MapsError> {
+        let values = self.counters.get(&(counter as u32), 0);
+        Ok(values.map_err(|error| kernel(counter::NAME, error))?.iter().sum())
     }
 
     pub(super) fn forget_flows(&mut self, backend: OverlayAddress) -> Result<usize, MapsError> {

@@ -12,7 +12,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use weft_core::wanted::MapContents;
-use weft_dataplane::abi::{ABI_VERSION, attachment, backend, endpoint, network, node, peer, service};
+use weft_dataplane::abi::{
+    ABI_VERSION, MapType, Sizes, attachment, backend, endpoint, flow, network, node, peer, service,
+};
 
 /// The maps that the daemon writes; all others are the kernel's. Those of IPv6 have a 6 at their end.
 const CONTROL: [&str; 7] = [
@@ -55,6 +57,22 @@ pub enum MigrateError {
         value_bytes: usize,
         /// The version.
         contract: u32,
+    },
+    /// A map is to become smaller than what it holds.
+    #[error(
+        "{setting} leaves map {map} room for {room} entries, but it holds {entries}: set {setting} to {least} or more"
+    )]
+    TooSmall {
+        /// The key of the configuration.
+        setting: &'static str,
+        /// Which map.
+        map: &'static str,
+        /// What would fit.
+        room: u32,
+        /// What there is.
+        entries: u64,
+        /// What would do.
+        least: u64,
     },
     /// An entry could not be copied.
     #[error("pinned map {} cannot be copied: {source}", path.display())]
@@ -165,6 +183,9 @@ impl Copying {
         let (how, new, copied) = (self.how, &self.new, &mut self.copied);
         let (mut count, zeros) = (0, self.old.begins_with_zeros());
         let result = self.old.entries(|key, value| {
+            if new.is_array() && beyond(key, new) {
+                return Ok(());
+            }
             let (key_hash, value_hash) = (hasher.hash_one(key), hasher.hash_one(value));
             let before = copied.get(&key_hash);
             // Of an array most is unused, and the new one has the same zeros.
@@ -283,6 +304,10 @@ impl Takeover {
                     value_bytes,
                     contract: generation.contract,
                 }
+            })?;
+            fits(name, &old, &new).map_err(|error| match error {
+                Unfit::Refused(error) => E::from(error),
+                Unfit::Unread(source) => failed(source),
             })?;
             self.copying.push(Copying {
                 how,
@@ -423,6 +448,38 @@ impl Takeover {
         }
         Ok(())
     }
+}
+
+/// Whether the key of an array is none of the new one's.
+fn beyond(key: &[u8], new: &RawMap) -> bool {
+    u32::from_bytes(key).is_some_and(|index| index >= new.shape().max_entries)
+}
+
+/// Why a map's content has no room in another, or whether that is unknown.
+enum Unfit {
+    Refused(MigrateError),
+    Unread(io::Error),
+}
+
+/// Refuses a map that is smaller than the content of the old one. Of an array, places are given up: nothing but the order in which
+/// connections are looked at is lost.
+fn fits(map: &'static str, old: &RawMap, new: &RawMap) -> Result<(), Unfit> {
+    let room = new.shape().max_entries;
+    if room >= old.shape().max_entries || new.is_array() || new.is_lru() {
+        return Ok(());
+    }
+    let entries = old.count().map_err(Unfit::Unread)?;
+    if entries <= u64::from(room) {
+        return Ok(());
+    }
+    let twice = matches!(map, flow::NAME | flow::NAME6);
+    Err(Unfit::Refused(MigrateError::TooSmall {
+        setting: Sizes::setting(map).unwrap_or("its size"),
+        map,
+        room,
+        entries,
+        least: if twice { entries.div_ceil(2) } else { entries },
+    }))
 }
 
 fn pins_failed(pins: &Pins, source: io::Error) -> MigrateError {

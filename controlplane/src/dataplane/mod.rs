@@ -6,6 +6,7 @@ mod attach;
 mod cleanup;
 mod convert;
 mod environment;
+mod expiry;
 mod front;
 mod log;
 mod maps;
@@ -20,6 +21,7 @@ mod tests;
 pub use attach::{AttachError, AttachMode, Hook};
 pub use cleanup::{CleanupError, Removed, clean_up};
 pub use environment::{BPFFS, EnvironmentError, MINIMUM_KERNEL};
+pub use expiry::ExpiryError;
 pub use log::ProgramLog;
 pub use maps::{ApplyError, MAX_DUMP_ENTRIES, MapsError};
 pub use migrate::MigrateError;
@@ -29,6 +31,7 @@ use crate::lock::{Lock, LockError};
 use attach::Attacher;
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use expiry::Expiry;
 use maps::Maps;
 use migrate::Takeover;
 use pins::Pins;
@@ -36,8 +39,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use weft_core::reconcile::{self, Step};
 use weft_core::wanted::MapContents;
-use weft_dataplane::abi::flow::Timeouts;
-use weft_dataplane::abi::{Counter, OverlayAddress, global, jump, program};
+use weft_dataplane::abi::flow::{self, Timeouts};
+use weft_dataplane::abi::{Counter, OverlayAddress, Sizes, global, jump, program};
 use weft_diag::{MapDump, MapSummary};
 
 /// How to load.
@@ -55,6 +58,8 @@ pub struct Config {
     pub force_clsact: bool,
     /// After how long without a packet a balanced connection is forgotten.
     pub timeouts: Timeouts,
+    /// How large the maps are.
+    pub sizes: Sizes,
 }
 
 /// Why the data plane could not be loaded. Nothing is attached then.
@@ -113,6 +118,9 @@ pub enum LoadError {
     /// A map of the object is not as the contract has it.
     #[error(transparent)]
     Maps(#[from] MapsError),
+    /// The flow tables could not be opened.
+    #[error(transparent)]
+    Expiry(#[from] ExpiryError),
     /// The programs' log could not be opened.
     #[error("the log of the programs cannot be read: {0}")]
     Log(String),
@@ -139,6 +147,7 @@ pub struct Dataplane {
     maps: Maps,
     attacher: Attacher,
     log: Option<ProgramLog>,
+    expiry: Expiry,
     /// Where the maps are pinned.
     map_pins: PathBuf,
     _lock: Lock,
@@ -170,9 +179,9 @@ impl Dataplane {
         } else {
             None
         };
-        let mut maps = Maps::take(&mut ebpf)?;
+        let mut maps = Maps::take(&mut ebpf, &config.sizes)?;
         if let Some(contents) = takeover.control()? {
-            maps.apply(&reconcile::steps(&contents, &MapContents::default()))?;
+            maps.apply(&reconcile::steps(&contents, &MapContents::default(), &config.sizes))?;
         }
         takeover.commit()?;
         directory.keep();
@@ -181,11 +190,13 @@ impl Dataplane {
         attacher.replace_all(&mut ebpf)?;
         let map_pins = takeover.directory();
         takeover.finish(&maps::NAMES);
+        let expiry = Expiry::open(&map_pins, config.timeouts)?;
         Ok(Dataplane {
             ebpf,
             maps,
             attacher,
             log,
+            expiry,
             map_pins,
             _lock: lock,
         })
@@ -246,12 +257,17 @@ impl Dataplane {
 
     /// Name, size and limit of each map.
     pub fn summaries(&self) -> Result<Vec<MapSummary>, MapsError> {
-        self.maps.summaries()
+        self.maps.summaries(&self.map_pins)
     }
 
     /// What became of all packets so far, summed over the CPUs.
     pub fn counters(&self) -> Result<Vec<(Counter, u64)>, MapsError> {
         self.maps.counters()
+    }
+
+    /// How many packets one counter has, summed over the CPUs.
+    pub fn counter(&self, counter: Counter) -> Result<u64, MapsError> {
+        self.maps.counter(counter)
     }
 
     /// Forgets the balanced connections of a backend that is gone, in both directions; returns how many entries that were.
@@ -260,19 +276,16 @@ impl Dataplane {
     }
 
     /// Takes a part of the balanced connections that have expired out of the table. New connections do so as well, as they come; this is
-    /// for when none come.
-    pub fn sweep_flows(&self) -> Result<(), ProgramError> {
-        let program: &SchedClassifier = self
-            .ebpf
-            .program(program::FLOW_SWEEP)
-            .ok_or(ProgramError::NotLoaded)?
-            .try_into()?;
+    /// for when none come, and for those that the ring has lost sight of.
+    pub fn sweep_flows(&mut self) -> Result<(), ExpiryError> {
+        let program = self.ebpf.program(program::FLOW_SWEEP);
+        let program: &SchedClassifier = program.ok_or(ProgramError::NotLoaded)?.try_into()?;
         program.test_run(TestRunOptions {
             data_in: Some(&[0; SWEEP_FRAME]),
             repeat: SWEEP_RUNS,
             ..TestRunOptions::default()
         })?;
-        Ok(())
+        self.expiry.step(program)
     }
 
     /// The log of the programs, once, if the configuration asked for it. Whoever takes it must read it.
@@ -310,7 +323,7 @@ impl Dataplane {
 }
 
 /// The kernel wants a frame for a test run, even if the program looks at none: an Ethernet header.
-const SWEEP_FRAME: usize = 14;
+const SWEEP_FRAME: usize = flow::SWEEP_HEADER;
 /// How often `flow_sweep` runs in one sweep: 8192 slots of the ring, about a millisecond.
 const SWEEP_RUNS: u32 = 256;
 
@@ -351,6 +364,9 @@ fn load_object(object: &Object, config: &Config, map_pins: &Path) -> Result<Ebpf
     let has_decap_l3 = u8::from(environment::kernel_is_at_least(DECAP_L3_KERNEL));
     let has_csum_ipv6 = u8::from(environment::kernel_is_at_least(CSUM_IPV6_KERNEL));
     let timeouts = &config.timeouts;
+    if config.sizes.preallocate_flows {
+        maps::preallocate_flows(&config.sizes, map_pins)?;
+    }
     let mut loader = EbpfLoader::new();
     loader
         .override_global(global::DATA_PATH_PORT, &config.data_path_port, true)
@@ -362,7 +378,12 @@ fn load_object(object: &Object, config: &Config, map_pins: &Path) -> Result<Ebpf
         .override_global(global::TCP_RESET_TICKS, &timeouts.tcp_reset, true)
         .override_global(global::UDP_TICKS, &timeouts.udp, true)
         .override_global(global::UDP_ANSWERED_TICKS, &timeouts.udp_answered, true)
+        .override_global(global::RING_SIZE, &config.sizes.flows, true)
+        .override_global(global::RING_SIZE6, &config.sizes.flows6, true)
         .override_global(log::LEVEL_GLOBAL, &level, true);
+    for (name, entries) in config.sizes.maps() {
+        loader.map_max_entries(name, entries);
+    }
     for name in maps::NAMES {
         loader.map_pin_path(name, map_pins.join(name));
     }

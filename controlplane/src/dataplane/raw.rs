@@ -35,6 +35,10 @@ pub(super) struct Shape {
     pub(super) flags: u32,
 }
 
+/// Where a walk over a hash map goes on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor([u8; 4]);
+
 /// A pinned map.
 #[derive(Debug)]
 pub(super) struct RawMap {
@@ -95,6 +99,16 @@ impl RawMap {
         )
     }
 
+    /// Whether its keys are places, of which a smaller one has fewer.
+    pub(super) fn is_array(&self) -> bool {
+        matches!(self.shape.kind, Some(MapType::Array | MapType::PerCpuArray))
+    }
+
+    /// Whether it takes every entry, if need be in the place of another.
+    pub(super) fn is_lru(&self) -> bool {
+        matches!(self.shape.kind, Some(MapType::LruHash | MapType::LruPerCpuHash))
+    }
+
     pub(super) fn refers_to_programs(&self) -> bool {
         self.shape.kind == Some(MapType::ProgramArray)
     }
@@ -119,15 +133,37 @@ impl RawMap {
     }
 
     fn by_batches(&self, each: &mut impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut capacity = BATCH;
-        let mut position = [0_u8; 4];
-        let mut begun = false;
+        let mut cursor = self.part(None, BATCH, &mut *each)?;
+        while cursor.is_some() {
+            cursor = self.part(cursor, BATCH, &mut *each)?;
+        }
+        Ok(())
+    }
+
+    /// How many entries there are.
+    pub(super) fn count(&self) -> io::Result<u64> {
+        let mut count = 0;
+        self.entries(|_, _| {
+            count += 1;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Hands the next `count` entries of a hash map to `each`, or some fewer; where to go on, unless these were the last.
+    pub(super) fn part(
+        &self,
+        from: Option<Cursor>,
+        count: u32,
+        mut each: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
+    ) -> io::Result<Option<Cursor>> {
+        let mut capacity = count;
         loop {
             let mut keys = vec![0; capacity as usize * self.shape.key_bytes];
             let mut values = vec![0; capacity as usize * self.stride];
             let mut next = [0_u8; 4];
             let mut attributes = BatchAttributes {
-                in_batch: if begun { address(&position) } else { 0 },
+                in_batch: from.as_ref().map_or(0, |Cursor(position)| address(position)),
                 out_batch: address_mut(&mut next),
                 keys: address_mut(&mut keys),
                 values: address_mut(&mut values),
@@ -154,10 +190,7 @@ impl RawMap {
             for (key, value) in entries.take(count) {
                 each(key, value)?;
             }
-            if last {
-                return Ok(());
-            }
-            (position, begun) = (next, true);
+            return Ok((!last).then_some(Cursor(next)));
         }
     }
 

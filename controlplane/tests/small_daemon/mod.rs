@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use weft::cluster::{Authority, JoinToken};
 use weft::daemon::{
-    Admission, Command, Connect, Handle, Info, JoinRequest, LocalEndpoint, NetworkView, NodeView, Refused, RefusedKind,
+    Admission, Command, Connect, Handle, Info, JoinRequest, LocalEndpoint, MapUse, NetworkView, NodeView, Refused,
+    RefusedKind,
 };
 use weft_core::cluster::keys::{GossipKeys, KeySet};
 use weft_core::cluster::{Member, Refusal, RefusalKind, Reply, Request, Role, State};
 use weft_core::id::EndpointId;
 use weft_core::networkdb::{Key, Stats};
+use weft_dataplane::abi::flow::Timeouts;
 
 /// How long a condition may take to come true on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -424,6 +426,17 @@ impl Mind {
             attach_mode: "tcx",
             attach_reason: "kernel 6.18".to_owned(),
             uplink: "eth0".to_owned(),
+            maps: [("peers", "max-peers", 2, 3, 4), ("flows", "max-flows", 8, 8, 0)]
+                .map(|(name, setting, entries, limit, left_out)| MapUse {
+                    name: name.to_owned(),
+                    setting,
+                    entries,
+                    limit,
+                    left_out,
+                })
+                .to_vec(),
+            timeouts: Timeouts::DEFAULT_SECONDS,
+            flows_refused: 7,
         }
     }
 }

@@ -28,6 +28,9 @@ pub const HAND_ENTRIES: u32 = 2;
 /// How many slots of the ring a new connection looks at, at most.
 pub const RING_STEPS: u32 = 2;
 
+/// What precedes the key in a frame that has `flow_sweep` look at one connection: the kernel wants an Ethernet header.
+pub const SWEEP_HEADER: usize = 14;
+
 /// A packet of the flow as it arrives, before translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(C, align(8))]
@@ -132,15 +135,30 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// The defaults.
-    pub const DEFAULT: Timeouts = Timeouts {
-        tcp_opening: ticks_of_seconds(120),
-        tcp_established: ticks_of_seconds(5 * 24 * 3600),
-        tcp_finished: ticks_of_seconds(120),
-        tcp_reset: ticks_of_seconds(10),
-        udp: ticks_of_seconds(30),
-        udp_answered: ticks_of_seconds(180),
+    /// The defaults, in seconds.
+    pub const DEFAULT_SECONDS: Timeouts = Timeouts {
+        tcp_opening: 120,
+        tcp_established: 5 * 24 * 3600,
+        tcp_finished: 120,
+        tcp_reset: 10,
+        udp: 30,
+        udp_answered: 180,
     };
+
+    /// The defaults.
+    pub const DEFAULT: Timeouts = Timeouts::DEFAULT_SECONDS.seconds_in_ticks();
+
+    /// The same in ticks, if these are seconds.
+    pub const fn seconds_in_ticks(&self) -> Timeouts {
+        Timeouts {
+            tcp_opening: ticks_of_seconds(self.tcp_opening),
+            tcp_established: ticks_of_seconds(self.tcp_established),
+            tcp_finished: ticks_of_seconds(self.tcp_finished),
+            tcp_reset: ticks_of_seconds(self.tcp_reset),
+            udp: ticks_of_seconds(self.udp),
+            udp_answered: ticks_of_seconds(self.udp_answered),
+        }
+    }
 
     /// The one that counts for a flow of these flags.
     #[inline(always)]

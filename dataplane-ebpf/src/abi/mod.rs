@@ -18,6 +18,7 @@ pub mod node;
 pub mod peer;
 pub mod scratch;
 pub mod service;
+pub mod size;
 
 pub use address::{Ip, OverlayAddress, V4, V6, mapped, unmapped};
 pub use attachment::Attachment;
@@ -30,6 +31,7 @@ pub use network::Network;
 pub use node::Node;
 pub use peer::Peer;
 pub use service::Service;
+pub use size::Sizes;
 
 /// Raised whenever a map's key or value changes its bytes or its meaning. The object and the daemon must agree on it.
 pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") {
@@ -61,8 +63,10 @@ pub mod program {
 pub mod global {
     /// `u16`: UDP port of the data path, host order.
     pub const DATA_PATH_PORT: &str = "DATA_PATH_PORT";
-    /// `u32`: slots in each ring of flows, as many as the map has.
+    /// `u32`: slots in the ring of IPv4 flows, as many as the map has.
     pub const RING_SIZE: &str = "RING_SIZE";
+    /// `u32`: slots in the ring of IPv6 flows, as many as the map has.
+    pub const RING_SIZE6: &str = "RING_SIZE6";
     /// `u8`: 1 if `bpf_skb_adjust_room` can take a header of one family off a packet of the other (Linux 6.3).
     pub const HAS_DECAP_L3: &str = "HAS_DECAP_L3";
     /// `u8`: 1 if `bpf_l4_csum_replace` knows of IPv6 (Linux 6.16).

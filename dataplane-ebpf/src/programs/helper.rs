@@ -11,9 +11,9 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::{
     bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type,
+    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes,
 };
-use weft_dataplane::abi::{V6, flow, node};
+use weft_dataplane::abi::{MapType, V6, flow, node};
 use weft_dataplane::packet::{Ethernet, Header, vxlan};
 
 /// Address family of IPv4.
@@ -162,6 +162,15 @@ impl Packet {
         // SAFETY: the context is valid, no header is alive. Needed because it is foreign code.
         done(unsafe { bpf_skb_adjust_room(self.skb, -(overhead as i32), BPF_ADJ_ROOM_MAC, flags) })?;
         Ok(known)
+    }
+
+    /// Reads what stands `place` bytes after the start of the frame.
+    #[inline(always)]
+    pub(super) fn read<T: MapType>(&mut self, place: u32, into: &mut T) -> Result<(), Refused> {
+        let into: *mut T = into;
+        // SAFETY: the context is valid, and so many bytes are there to be written, of a type for which any are valid. Needed because it
+        // is foreign code.
+        done(unsafe { bpf_skb_load_bytes(self.skb.cast(), place, into.cast(), size_of::<T>() as u32) })
     }
 
     /// What [`Packet::replace_pseudo_header`] wants to know of an IPv6 packet.

@@ -54,14 +54,17 @@ pub(super) fn timeouts() -> Timeouts {
     }
 }
 
-/// Size of each family's ring of flows; the loader sets it with the size of the map.
+/// Size of the ring of flows; the loader sets it with the size of the map.
 #[unsafe(no_mangle)]
 static RING_SIZE: Global<u32> = Global::new(flow::RING_ENTRIES);
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+static RING_SIZE6: Global<u32> = Global::new(flow::RING_ENTRIES);
 
-/// Size of each family's ring of flows, at least 1.
+/// Size of a family's ring of flows, at least 1.
 #[inline(always)]
-pub(super) fn ring_size() -> u32 {
-    match RING_SIZE.load() {
+fn ring_size(set: &Global<u32>) -> u32 {
+    match set.load() {
         0 => 1,
         size => size,
     }
@@ -242,7 +245,7 @@ pub(super) trait FamilyMaps {
 }
 
 macro_rules! family_maps {
-    ($family:ty, $ip:ty, $place:ident, $hand:literal, $endpoints:ident, $peers:ident, $services:ident, $backends:ident, $rotations:ident, $flows:ident, $ring:ident, $fragments:ident, $scratch:ident, $new_flow:ident) => {
+    ($family:ty, $ip:ty, $place:ident, $hand:literal, $ring_size:ident, $endpoints:ident, $peers:ident, $services:ident, $backends:ident, $rotations:ident, $flows:ident, $ring:ident, $fragments:ident, $scratch:ident, $new_flow:ident) => {
         impl FamilyMaps for $family {
             type Ip = $ip;
 
@@ -325,7 +328,7 @@ macro_rules! family_maps {
             fn next_slot() -> Option<u32> {
                 FLOW_HANDS
                     .get_ptr_mut($hand)
-                    .map(|hand| fetch_add(hand) % ring_size())
+                    .map(|hand| fetch_add(hand) % ring_size(&$ring_size))
             }
 
             #[inline(always)]
@@ -360,6 +363,7 @@ family_maps!(
     V4,
     place,
     0,
+    RING_SIZE,
     ENDPOINTS,
     PEERS,
     SERVICES,
@@ -376,6 +380,7 @@ family_maps!(
     V6,
     no_place,
     1,
+    RING_SIZE6,
     ENDPOINTS6,
     PEERS6,
     SERVICES6,

@@ -202,8 +202,15 @@ pub(crate) fn answer(request: Request) {
                 name: "peers".to_owned(),
                 entries: 2,
                 max_entries: 131_072,
+                left_out: 0,
             };
-            tell(reply, Ok(vec![map]));
+            let full = MapSummary {
+                name: "nodes".to_owned(),
+                entries: 3,
+                max_entries: 3,
+                left_out: 4,
+            };
+            tell(reply, Ok(vec![map, full]));
         }
         Request::Map(name, reply) => tell(reply, Ok(peers_map(name))),
     }

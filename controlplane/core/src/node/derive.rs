@@ -52,8 +52,8 @@ impl Node {
         } else {
             wanted.contents
         };
-        self.retired.add_to(now, &mut target, present);
-        let steps = reconcile::steps(&target, present);
+        self.retired.add_to(now, &mut target, present, self.sizes.services);
+        let steps = reconcile::steps(&target, present, &self.sizes);
         if !steps.is_empty() {
             self.present = Some(target);
             self.effects.push_back(Effect::Maps(steps));
@@ -78,7 +78,7 @@ impl Node {
             services,
             routes: &self.routes,
         };
-        (wanted::wanted(&inputs), wanted::vteps(&inputs))
+        (wanted::wanted(&inputs, &self.sizes), wanted::vteps(&inputs))
     }
 
     /// The records of all networks that this node takes part in and knows. Also asks for those that it does not know.

@@ -3,7 +3,7 @@
 use crate::time::{Duration, Instant};
 use crate::wanted::MapContents;
 use std::collections::BTreeMap;
-use weft_dataplane::abi::service::{self, POLICY_ROUND_ROBIN};
+use weft_dataplane::abi::service::POLICY_ROUND_ROBIN;
 use weft_dataplane::abi::{Endpoint, Ip, OverlayAddress, Peer, Service, V4, V6};
 
 /// How long. Names do not resolve to such a virtual IP any more; connections that were open, and addresses that a program or a
@@ -21,7 +21,7 @@ type Until<A> = BTreeMap<OverlayAddress<A>, Instant>;
 
 impl Retired {
     /// Keeps virtual IPs that are present and no longer wanted, without backends, as long as nobody else has their address.
-    pub(super) fn add_to(&mut self, now: Instant, wanted: &mut MapContents, present: &MapContents) {
+    pub(super) fn add_to(&mut self, now: Instant, wanted: &mut MapContents, present: &MapContents, limit: u32) {
         let networks = &wanted.networks;
         let on_network = |vni: u32| networks.contains_key(&vni);
         let others = (&wanted.endpoints, &wanted.peers);
@@ -32,6 +32,7 @@ impl Retired {
             &present.services,
             others,
             on_network,
+            limit,
         );
         let others = (&wanted.endpoints6, &wanted.peers6);
         keep(
@@ -41,6 +42,7 @@ impl Retired {
             &present.services6,
             others,
             on_network,
+            limit,
         );
     }
 
@@ -59,6 +61,7 @@ fn keep<A: Ip>(
     present: &OfAddress<A, Service>,
     others: (&OfAddress<A, Endpoint>, &OfAddress<A, Peer>),
     on_network: impl Fn(u32) -> bool,
+    limit: u32,
 ) {
     for vip in present.keys().filter(|vip| !wanted.contains_key(vip)) {
         until.entry(*vip).or_insert(now + LINGER);
@@ -67,7 +70,7 @@ fn keep<A: Ip>(
         let taken = wanted.contains_key(vip) || others.0.contains_key(vip) || others.1.contains_key(vip);
         *until > now && !taken && on_network(vip.vni())
     });
-    let room = (service::MAX_ENTRIES as usize).saturating_sub(wanted.len());
+    let room = (limit as usize).saturating_sub(wanted.len());
     let refusing = Service {
         backend_count: 0,
         policy: POLICY_ROUND_ROBIN,
@@ -112,7 +115,7 @@ mod tests {
 
     /// The number of backends that the virtual IP is wanted with.
     fn kept(retired: &mut Retired, now: Instant, mut wanted: MapContents, present: &MapContents) -> Option<u32> {
-        retired.add_to(now, &mut wanted, present);
+        retired.add_to(now, &mut wanted, present, 100);
         wanted.services.get(&VIP).map(|service| service.backend_count)
     }
 

@@ -5,7 +5,7 @@ use crate::id::Vni;
 use crate::reconcile::{Entry, EntryKey};
 use crate::record::{ENDPOINT_TABLE, PEER_TABLE};
 use std::collections::BTreeMap;
-use weft_dataplane::abi::{self, OverlayAddress, mapped};
+use weft_dataplane::abi::{self, OverlayAddress, Sizes, mapped};
 
 const OWN_VTEP: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
 const OTHER_VTEP: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
@@ -21,7 +21,14 @@ impl Story {
     fn new() -> Story {
         let name = NodeId::new("aaaaaaaaaaaa").unwrap();
         let gossip = networkdb::Config::new(name, SocketAddr::from((OWN_VTEP, 7946)), 1);
-        let node = Node::new(Instant::ZERO, Config { gossip, vtep: OWN_VTEP });
+        let node = Node::new(
+            Instant::ZERO,
+            Config {
+                gossip,
+                vtep: OWN_VTEP,
+                sizes: Sizes::DEFAULT,
+            },
+        );
         Story {
             node,
             now: Instant::ZERO,

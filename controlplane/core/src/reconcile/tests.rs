@@ -4,6 +4,10 @@ use super::*;
 use proptest::prelude::*;
 use weft_dataplane::abi::mapped;
 
+fn steps(wanted: &MapContents, present: &MapContents) -> Vec<Step> {
+    super::steps(wanted, present, &Sizes::DEFAULT)
+}
+
 fn address(last: u8) -> OverlayAddress {
     OverlayAddress {
         vni: 4097,
@@ -213,16 +217,20 @@ fn an_interface_that_changes_hands_sends_nothing_in_between() {
 
 #[test]
 fn a_full_map_makes_room_first() {
+    let sizes = Sizes {
+        nodes: 300,
+        ..Sizes::DEFAULT
+    };
     let full = |offset: u32| MapContents {
-        nodes: (0..abi::node::MAX_ENTRIES)
+        nodes: (0..sizes.nodes)
             .map(|n| (mapped((n + offset).to_be_bytes()), node(1500)))
             .collect(),
         ..MapContents::default()
     };
     let (wanted, mut now) = (full(100), full(0));
-    for step in steps(&wanted, &now.clone()) {
+    for step in super::steps(&wanted, &now.clone(), &sizes) {
         apply(&step, &mut now);
-        assert!(now.nodes.len() <= abi::node::MAX_ENTRIES as usize);
+        assert!(now.nodes.len() <= sizes.nodes as usize);
     }
     assert_eq!(now, wanted);
 }

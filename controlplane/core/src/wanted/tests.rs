@@ -155,7 +155,7 @@ impl World {
     }
 
     fn wanted(&self) -> MapContents {
-        let wanted = self.with(wanted);
+        let wanted = self.with(|inputs| wanted(inputs, &Sizes::DEFAULT));
         assert_eq!(wanted.overflows, []);
         wanted.contents
     }
@@ -526,5 +526,5 @@ fn what_does_not_fit_is_left_out_and_reported_and_nothing_points_at_it() {
     assert!(of_ipv4.0.eq(of_ipv6.0) && of_ipv4.1.eq(of_ipv6.1));
     assert!(contents.services.values().eq(contents.services6.values()));
     assert_eq!(contents.backends6.len(), 4);
-    assert_eq!(world.within(Limits::ABI).overflows, []);
+    assert_eq!(world.within(Limits::of(&Sizes::DEFAULT)).overflows, []);
 }

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use weft::api::types::{Info, Init, Join, Keys, Leave, Node, RotateKeys, Token};
+use weft::api::types::{Info, Init, Join, Keys, Leave, MapUse, Node, RotateKeys, Token};
 use weft::client::Client;
 use weft_core::cluster::Role;
 use weft_core::cluster::keys::{key_text, parse_key};
@@ -245,5 +245,26 @@ pub(crate) async fn info(client: &Client) -> Result<(), Failure> {
     ))?;
     line(&format!("Endpoints: {}", info.endpoints))?;
     line(&format!("Uplink: {}", info.uplink))?;
-    line(&format!("Attach: {} ({})", info.attach_mode, info.attach_reason))
+    line(&format!("Attach: {} ({})", info.attach_mode, info.attach_reason))?;
+    maps(&info.maps)?;
+    let of = info.flow_timeouts;
+    line(&format!(
+        "Flow Time-outs: TCP opening {} s, established {} s, finished {} s, reset {} s; UDP {} s, answered {} s",
+        of.tcp_opening, of.tcp_established, of.tcp_finished, of.tcp_reset, of.udp, of.udp_answered
+    ))?;
+    line(&format!("Flows Refused: {}, for a full table", info.flows_refused))
+}
+
+/// How far the kernel's maps are filled.
+fn maps(maps: &[MapUse]) -> Result<(), Failure> {
+    line("Maps:")?;
+    for map in maps {
+        let full = match map.left_out {
+            0 if map.entries >= u64::from(map.limit) => format!(", full: {} sets more", map.setting),
+            0 => String::new(),
+            more => format!(", full: {more} left out, {} sets more", map.setting),
+        };
+        line(&format!(" {}: {} of {}{full}", map.name, map.entries, map.limit))?;
+    }
+    Ok(())
 }
