@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use weft_core::id::MacAddress;
 use weft_dataplane::abi::{
-    Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, MapType,
-    Network, Node, OverlayAddress, Peer, Service, V4, V6, answer, attachment, backend, counter, endpoint, flow,
+    Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, MapType,
+    Network, Node, OverlayAddress, Peer, Service, V4, V6, answer, attachment, backend, clamp, counter, endpoint, flow,
     fragment, network, node, peer, service, unmapped,
 };
 
@@ -36,6 +36,7 @@ const DECODERS: &[(&str, Decode)] = &[
     (attachment::NAME, |raw| decode(raw, attachment)),
     (backend::NAME, |raw| decode(raw, backend::<V4>)),
     (backend::NAME6, |raw| decode(raw, backend::<V6>)),
+    (clamp::NAME, |raw| decode(raw, clamp)),
     (counter::NAME, counters),
     (endpoint::NAME, |raw| decode(raw, endpoint::<V4>)),
     (endpoint::NAME6, |raw| decode(raw, endpoint::<V6>)),
@@ -194,6 +195,13 @@ fn network(vni: &u32, value: &Network) -> Entry {
             ("prefix_len", number(value.prefix_len)),
             ("gateway_mac", Json::text(gateway_mac)),
         ],
+    }
+}
+
+fn clamp(vni: &u32, value: &Clamp) -> Entry {
+    Entry {
+        line: format!("vni {vni} -> mtu {}", value.mtu),
+        fields: vec![("vni", number(*vni)), ("mtu", number(value.mtu))],
     }
 }
 

@@ -14,6 +14,8 @@ pub type Ip = [u8; 4];
 pub enum Payload {
     /// TCP: source port, destination port, control bits, data.
     Tcp(u16, u16, u8, Vec<u8>),
+    /// TCP with options, a multiple of four bytes: source port, destination port, control bits, options.
+    TcpOptions(u16, u16, u8, Vec<u8>),
     /// UDP with its checksum: source port, destination port, data.
     Udp(u16, u16, Vec<u8>),
     /// UDP without a checksum.
@@ -197,6 +199,15 @@ fn transport_bytes(ips: (Ip, Ip), payload: &Payload) -> (u8, Vec<u8>) {
             let sum = transport_checksum(ips, ipv4::TCP, &bytes);
             bytes[16..18].copy_from_slice(&sum.to_be_bytes());
             (ipv4::TCP, bytes)
+        }
+        Payload::TcpOptions(source, destination, flags, options) => {
+            let plain = Payload::Tcp(*source, *destination, *flags, options.clone());
+            let (protocol, mut bytes) = transport_bytes(ips, &plain);
+            bytes[12] = (((20 + options.len()) / 4) << 4) as u8;
+            bytes[16..18].fill(0);
+            let sum = transport_checksum(ips, ipv4::TCP, &bytes);
+            bytes[16..18].copy_from_slice(&sum.to_be_bytes());
+            (protocol, bytes)
         }
         Payload::Udp(source, destination, data) => {
             append(&mut bytes, &udp(*source, *destination, data));

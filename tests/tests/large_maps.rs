@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use weft::dataplane::Dataplane;
 use weft_core::reconcile::{Entry, Step};
 use weft_dataplane::abi::{
-    Backend, BackendKey, Flow, FlowKey, MapType, OverlayAddress, Peer, Service, Sizes, V4, flow, mapped, service,
+    Backend, BackendKey, Flow, FlowKey, MapType, OverlayAddress, Peer, Service, Sizes, V4, flow, front, mapped, service,
 };
 use weft_tests::programs::{Loaded, VNI, config};
 
@@ -117,10 +117,16 @@ fn a_large_cluster_fits_into_256_mib() {
         )
         .unwrap();
     }
-    for ring in [flow::RING_NAME, flow::RING_NAME6] {
-        let bytes = bytes(&MapData::from_pin(dataplane.pin_of(ring)).unwrap());
+    for array in [
+        flow::RING_NAME,
+        flow::RING_NAME6,
+        front::PLACES_NAME,
+        front::NODES_NAME,
+        front::LINKS_NAME,
+    ] {
+        let bytes = bytes(&MapData::from_pin(dataplane.pin_of(array)).unwrap());
         sum += bytes;
-        writeln!(told, "{ring:12} {bytes:>42} bytes").unwrap();
+        writeln!(told, "{array:12} {bytes:>42} bytes").unwrap();
     }
     println!("{told}{sum} bytes, {} MiB", sum >> 20);
     let flows = dataplane.summaries().unwrap();

@@ -307,6 +307,7 @@ fn maps_are_dumped_and_summed_up() {
     let expected = [
         ("attachments", 2),
         ("networks", 1),
+        ("clamps", 0),
         ("endpoints", 2),
         ("endpoints6", 0),
         ("peers", 3),

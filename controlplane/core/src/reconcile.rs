@@ -15,7 +15,8 @@ mod tests;
 use crate::wanted::MapContents;
 use std::collections::BTreeMap;
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, Sizes, V4, V6,
+    self, Attachment, Backend, BackendKey, Clamp, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, Sizes,
+    V4, V6,
 };
 
 /// The maps of [`MapContents`], and what each holds.
@@ -66,6 +67,8 @@ entries! {
     Attachment, attachments, abi::attachment::NAME, u32 => Attachment;
     /// In `networks`.
     Network, networks, abi::network::NAME, u32 => Network;
+    /// In `clamps`.
+    Clamp, clamps, abi::clamp::NAME, u32 => Clamp;
     /// In `endpoints`.
     Endpoint, endpoints, abi::endpoint::NAME, OverlayAddress<V4> => Endpoint;
     /// In `endpoints6`.
@@ -116,6 +119,7 @@ pub fn steps(wanted: &MapContents, present: &MapContents, sizes: &Sizes) -> Vec<
     services6.shrink(&mut steps);
 
     let networks = map!(networks, networks, Network);
+    let clamps = map!(clamps, networks, Clamp);
     let nodes = map!(nodes, nodes, Node);
     let peers = map!(peers, peers, Peer);
     let peers6 = map!(peers6, peers, Peer6);
@@ -131,9 +135,11 @@ pub fn steps(wanted: &MapContents, present: &MapContents, sizes: &Sizes) -> Vec<
     peers.make_room(&mut steps);
     peers6.make_room(&mut steps);
     nodes.make_room(&mut steps);
+    clamps.make_room(&mut steps);
     networks.make_room(&mut steps);
 
     networks.put(&mut steps);
+    clamps.put(&mut steps);
     nodes.put(&mut steps);
     peers.put(&mut steps);
     peers6.put(&mut steps);
@@ -151,6 +157,7 @@ pub fn steps(wanted: &MapContents, present: &MapContents, sizes: &Sizes) -> Vec<
     peers.clear(&mut steps);
     peers6.clear(&mut steps);
     nodes.clear(&mut steps);
+    clamps.clear(&mut steps);
     networks.clear(&mut steps);
     attach(&mut steps, wanted, present);
     steps

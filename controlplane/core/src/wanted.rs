@@ -12,8 +12,8 @@ use family::Maps;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, Sizes, V6,
-    mapped,
+    self, Attachment, Backend, BackendKey, Clamp, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, Sizes,
+    V6, mapped,
 };
 
 /// The control maps, whole. What the kernel itself writes (flows, rotations, counters) is not in it.
@@ -23,6 +23,8 @@ pub struct MapContents {
     pub attachments: BTreeMap<u32, Attachment>,
     /// `networks`: VNI.
     pub networks: BTreeMap<u32, Network>,
+    /// `clamps`: VNI.
+    pub clamps: BTreeMap<u32, Clamp>,
     /// `endpoints`.
     pub endpoints: BTreeMap<OverlayAddress, Endpoint>,
     /// `endpoints6`.
@@ -207,6 +209,10 @@ impl Builder<'_> {
             .networks
             .iter()
             .map(|(vni, network)| (*vni, network_entry(network)))
+            .collect();
+        let clamped = self.networks.iter().filter(|(_, network)| network.clamps_mss());
+        self.wanted.contents.clamps = clamped
+            .map(|(vni, network)| (*vni, Clamp { mtu: network.mtu }))
             .collect();
     }
 

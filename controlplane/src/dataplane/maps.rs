@@ -13,9 +13,9 @@ use std::path::Path;
 use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
-    Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, MapType,
-    Network, Node, OverlayAddress, Peer, Service, Sizes, V4, V6, answer, attachment, backend, counter, endpoint, flow,
-    fragment, front, jump, network, node, peer, scratch, service,
+    Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, MapType,
+    Network, Node, OverlayAddress, Peer, Service, Sizes, V4, V6, answer, attachment, backend, clamp, counter, endpoint,
+    flow, fragment, front, jump, network, node, peer, scratch, service,
 };
 use weft_diag::{MapDump, MapSummary};
 
@@ -23,9 +23,10 @@ use weft_diag::{MapDump, MapSummary};
 pub const MAX_DUMP_ENTRIES: usize = 10_000;
 
 /// Names of all maps, in the order that diagnostics print them.
-pub(super) const NAMES: [&str; 30] = [
+pub(super) const NAMES: [&str; 31] = [
     attachment::NAME,
     network::NAME,
+    clamp::NAME,
     endpoint::NAME,
     endpoint::NAME6,
     peer::NAME,
@@ -333,6 +334,7 @@ macro_rules! tables {
 tables! {
     attachments: u32 => Attachment, attachment::NAME;
     networks: u32 => Network, network::NAME;
+    clamps: u32 => Clamp, clamp::NAME;
     endpoints: OverlayAddress<V4> => Endpoint, endpoint::NAME;
     endpoints6: OverlayAddress<V6> => Endpoint, endpoint::NAME6;
     peers: OverlayAddress<V4> => Peer, peer::NAME;
@@ -372,6 +374,7 @@ impl Maps {
         Ok(MapContents {
             attachments: self.attachments.read()?,
             networks: self.networks.read()?,
+            clamps: self.clamps.read()?,
             endpoints: self.endpoints.read()?,
             endpoints6: self.endpoints6.read()?,
             peers: self.peers.read()?,
@@ -420,6 +423,7 @@ impl Maps {
             self, step,
             Attachment: attachments,
             Network: networks,
+            Clamp: clamps,
             Endpoint: endpoints,
             Endpoint6: endpoints6,
             Peer: peers,

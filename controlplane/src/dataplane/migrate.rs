@@ -13,13 +13,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
-    ABI_VERSION, MapType, Sizes, attachment, backend, endpoint, flow, network, node, peer, service,
+    ABI_VERSION, MapType, Sizes, attachment, backend, clamp, endpoint, flow, network, node, peer, service,
 };
 
 /// The maps that the daemon writes; all others are the kernel's. Those of IPv6 have a 6 at their end.
-const CONTROL: [&str; 7] = [
+const CONTROL: [&str; 8] = [
     attachment::NAME,
     network::NAME,
+    clamp::NAME,
     endpoint::NAME,
     peer::NAME,
     node::NAME,

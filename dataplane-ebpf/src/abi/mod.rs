@@ -7,6 +7,7 @@ pub mod address;
 pub mod answer;
 pub mod attachment;
 pub mod backend;
+pub mod clamp;
 pub mod counter;
 pub mod endpoint;
 pub mod flow;
@@ -23,6 +24,7 @@ pub mod size;
 pub use address::{Ip, OverlayAddress, V4, V6, mapped, unmapped};
 pub use attachment::Attachment;
 pub use backend::{Backend, BackendKey};
+pub use clamp::Clamp;
 pub use counter::Counter;
 pub use endpoint::Endpoint;
 pub use flow::{Flow, FlowKey};
@@ -69,6 +71,8 @@ pub mod global {
     pub const RING_SIZE6: &str = "RING_SIZE6";
     /// `u8`: 1 if `bpf_skb_adjust_room` can take a header of one family off a packet of the other (Linux 6.3).
     pub const HAS_DECAP_L3: &str = "HAS_DECAP_L3";
+    /// `u8`: 1 if packets are handed to a container by `bpf_redirect_peer`, 0 if by its veth's queue.
+    pub const HAS_REDIRECT_PEER: &str = "HAS_REDIRECT_PEER";
     /// `u8`: 1 if `bpf_l4_csum_replace` knows of IPv6 (Linux 6.16).
     pub const HAS_CSUM_IPV6: &str = "HAS_CSUM_IPV6";
     /// `u32`, ticks: [`Timeouts::tcp_opening`](super::flow::Timeouts::tcp_opening).

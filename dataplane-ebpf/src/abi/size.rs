@@ -1,6 +1,6 @@
 //! How many entries each map has room for: set by the operator, made so by the loader.
 
-use super::{attachment, backend, endpoint, flow, fragment, network, node, peer, service};
+use super::{attachment, backend, clamp, endpoint, flow, fragment, network, node, peer, service};
 
 /// The sizes that may be set; all other maps have the size that the object says. Each holds for the map of either family, but for
 /// flows: their rings take memory from the start.
@@ -44,10 +44,11 @@ impl Sizes {
     };
 
     /// The maps whose size can be set: name, and entries.
-    pub fn maps(&self) -> [(&'static str, u32); 20] {
+    pub fn maps(&self) -> [(&'static str, u32); 21] {
         [
             (attachment::NAME, self.endpoints),
             (network::NAME, self.networks),
+            (clamp::NAME, self.networks),
             (endpoint::NAME, self.endpoints),
             (endpoint::NAME6, self.endpoints),
             (peer::NAME, self.peers),
@@ -79,7 +80,7 @@ impl Sizes {
     pub fn setting(map: &str) -> Option<&'static str> {
         Some(match map {
             attachment::NAME | endpoint::NAME | endpoint::NAME6 | super::answer::NAME => "max-endpoints",
-            network::NAME => "max-networks",
+            network::NAME | clamp::NAME => "max-networks",
             peer::NAME | peer::NAME6 => "max-peers",
             node::NAME => "max-nodes",
             service::NAME | service::NAME6 | service::ROTATION_NAME | service::ROTATION_NAME6 => "max-services",

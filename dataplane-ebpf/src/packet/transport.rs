@@ -59,6 +59,15 @@ pub const RST: u8 = 0x04;
 /// TCP control bit: the acknowledgment number is significant.
 pub const ACK: u8 = 0x10;
 
+/// TCP option (RFC 9293 section 3.1): the end of all.
+pub const OPTION_END: u8 = 0;
+/// TCP option: nothing, one byte.
+pub const OPTION_NONE: u8 = 1;
+/// TCP option: maximum segment size.
+pub const OPTION_MSS: u8 = 2;
+/// Its length.
+pub const OPTION_MSS_LENGTH: u8 = 4;
+
 /// Offset of the checksum in a TCP header.
 pub const TCP_CHECKSUM_OFFSET: usize = 16;
 /// Offset of the checksum in a UDP header.

@@ -8,7 +8,7 @@ use super::helper::Revealed;
 use super::maps::FamilyMaps;
 use super::overlay_ingress::Outer;
 use super::verdict::Verdict;
-use super::{balance, icmp_error, local};
+use super::{balance, clamp, icmp_error, local};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use weft_dataplane::abi::{Counter, Endpoint, Ip, OverlayAddress, jump, node};
@@ -46,6 +46,7 @@ pub(super) fn receive<F: Family>(
     {
         return Verdict::Drop(counter);
     }
+    clamp::clamp::<F>(packet, datagram, vni, Some(&outer.source));
     if <F::Ip as Ip>::V6 {
         // The stack has no room for the translation, too, with addresses of 16 bytes.
         if balance::may_be_reply::<F>(vni, datagram) {

@@ -111,7 +111,7 @@ pub(super) fn tell<F: Family>(
 
 /// What the encapsulation adds on the way to `node`.
 #[inline(always)]
-fn overhead(node: &Node) -> usize {
+pub(super) fn overhead(node: &Node) -> usize {
     if node.family == node::IPV6 {
         vxlan::OVERHEAD6
     } else {

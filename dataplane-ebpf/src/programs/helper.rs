@@ -12,6 +12,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::{
     bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
     bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes,
+    bpf_skb_store_bytes,
 };
 use weft_dataplane::abi::{MapType, V6, flow, node};
 use weft_dataplane::packet::{Ethernet, Header, vxlan};
@@ -29,6 +30,10 @@ static HAS_DECAP_L3: Global<u8> = Global::new(0);
 /// 1 if the kernel knows [`BPF_F_IPV6`]; the loader sets it.
 #[unsafe(no_mangle)]
 static HAS_CSUM_IPV6: Global<u8> = Global::new(0);
+
+/// 0 if packets go to containers by the queues of their veths, as the operator wants it; the loader sets it.
+#[unsafe(no_mangle)]
+static HAS_REDIRECT_PEER: Global<u8> = Global::new(1);
 
 /// `skb->pkt_type` of a frame for this host.
 const PACKET_HOST: u32 = 0;
@@ -65,6 +70,9 @@ impl Packet {
     /// Hands the packet to the device behind the veth `ifindex`, in its namespace, as if it had come in there. Returns the action.
     #[inline(always)]
     pub(super) fn redirect_peer(&mut self, ifindex: u32) -> i32 {
+        if HAS_REDIRECT_PEER.load() == 0 {
+            return self.redirect(ifindex);
+        }
         if !self.is_for_host() {
             // Kernels before 6.15 leave the type as it is, and a frame for another host would not be taken in.
             // SAFETY: the context is valid. Needed because it is foreign code.
@@ -171,6 +179,20 @@ impl Packet {
         // SAFETY: the context is valid, and so many bytes are there to be written, of a type for which any are valid. Needed because it
         // is foreign code.
         done(unsafe { bpf_skb_load_bytes(self.skb.cast(), place, into.cast(), size_of::<T>() as u32) })
+    }
+
+    /// Reads bytes that stand `place` bytes after the start of the frame.
+    #[inline(always)]
+    pub(super) fn read_bytes<const N: usize>(&mut self, place: u32, into: &mut [u8; N]) -> Result<(), Refused> {
+        // SAFETY: the context is valid, and N bytes are there to be written. Needed because it is foreign code.
+        done(unsafe { bpf_skb_load_bytes(self.skb.cast(), place, into.as_mut_ptr().cast(), N as u32) })
+    }
+
+    /// Writes bytes `place` bytes after the start of the frame; checksums are the caller's.
+    #[inline(always)]
+    pub(super) fn write_bytes<const N: usize>(&mut self, place: u32, from: &[u8; N]) -> Result<(), Refused> {
+        // SAFETY: the context is valid, no header is alive, and N bytes are there to be read. Needed because it is foreign code.
+        done(unsafe { bpf_skb_store_bytes(self.skb, place, from.as_ptr().cast(), N as u32, 0) })
     }
 
     /// What [`Packet::replace_pseudo_header`] wants to know of an IPv6 packet.

@@ -13,9 +13,9 @@ use aya_ebpf::programs::TcContext;
 use weft_dataplane::abi::flow::Timeouts;
 use weft_dataplane::abi::front::{LinkSlot, NodeSlot, PlaceSlot};
 use weft_dataplane::abi::{
-    Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, Network, Node,
-    OverlayAddress, Peer, Service, V4, V6, VXLAN_PORT, answer, attachment, backend, counter, endpoint, flow, fragment,
-    front, jump, network, node, peer, scratch, service,
+    Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, Network,
+    Node, OverlayAddress, Peer, Service, V4, V6, VXLAN_PORT, answer, attachment, backend, clamp, counter, endpoint,
+    flow, fragment, front, jump, network, node, peer, scratch, service,
 };
 
 /// UDP port of the data path; the loader sets it.
@@ -97,6 +97,7 @@ const AS_NEEDED: u32 = BPF_F_NO_PREALLOC;
 maps! {
     "attachments" is attachment::NAME, ATTACHMENTS: HashMap<u32, Attachment> = HashMap::with_max_entries(attachment::MAX_ENTRIES, AS_NEEDED);
     "networks" is network::NAME, NETWORKS: HashMap<u32, Network> = HashMap::with_max_entries(network::MAX_ENTRIES, AS_NEEDED);
+    "clamps" is clamp::NAME, CLAMPS: HashMap<u32, Clamp> = HashMap::with_max_entries(clamp::MAX_ENTRIES, AS_NEEDED);
     "endpoints" is endpoint::NAME, ENDPOINTS: HashMap<OverlayAddress<V4>, Endpoint> = HashMap::with_max_entries(endpoint::MAX_ENTRIES, AS_NEEDED);
     "endpoints6" is endpoint::NAME6, ENDPOINTS6: HashMap<OverlayAddress<V6>, Endpoint> = HashMap::with_max_entries(endpoint::MAX_ENTRIES, AS_NEEDED);
     "peers" is peer::NAME, PEERS: HashMap<OverlayAddress<V4>, Peer> = HashMap::with_max_entries(peer::MAX_ENTRIES, AS_NEEDED);
@@ -141,6 +142,13 @@ macro_rules! look_up {
 look_up! {
     /// Whether the VNI is weft's.
     network, NETWORKS, u32 => Network
+}
+
+/// What fits into a network that wants new TCP connections to know.
+#[inline(always)]
+pub(super) fn clamp(vni: &u32) -> Option<&'static Clamp> {
+    // SAFETY: as in `look_up!`.
+    CLAMPS.get_ptr(vni).map(|value| unsafe { &*value })
 }
 
 look_up! {
@@ -420,6 +428,17 @@ impl<A: Ip> FlowEntry<A> {
     pub(super) fn add(&self, flags: u32) {
         // SAFETY: as in `get`. Needed because the entry is written in place.
         unsafe { atomic_or(&raw mut (*self.entry).flags, flags) };
+    }
+}
+
+/// The same number, of which the verifier knows nothing any more.
+#[inline(always)]
+pub(super) fn unknown(place: &mut u64, number: u32) -> u32 {
+    let place: *mut u64 = place;
+    // SAFETY: the place is borrowed for the whole call. Needed because the compiler would leave out an ordinary write and read.
+    unsafe {
+        place.write_volatile(u64::from(number));
+        place.read_volatile() as u32
     }
 }
 

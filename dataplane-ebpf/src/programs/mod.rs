@@ -3,6 +3,7 @@
 mod answer;
 mod answer6;
 mod balance;
+mod clamp;
 mod cursor;
 mod datagram;
 mod decap;

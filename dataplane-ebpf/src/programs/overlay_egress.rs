@@ -6,11 +6,11 @@ use super::datagram::Datagram;
 use super::family::{Family, Inet, Inet6, Refusal, Trouble};
 use super::frame::Frame;
 use super::verdict::Verdict;
-use super::{encap, icmp_error, local, maps, neighbor, neighbor6, plain};
+use super::{clamp, encap, icmp_error, local, maps, neighbor, neighbor6, plain};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use weft_dataplane::abi::{Attachment, Counter, Endpoint, Flow, Ip, OverlayAddress, Peer, jump};
-use weft_dataplane::packet::{Ethernet, Header, ethernet, ipv6};
+use weft_dataplane::packet::{Ethernet, Header, ethernet, ipv6, transport};
 
 /// The program, as far as IPv4 goes; IPv6 goes on in [`overlay_egress6`], which has a stack of its own.
 #[classifier]
@@ -110,6 +110,10 @@ fn packet_of<F: Family>(packet: &mut Packet, attachment: &Attachment, frame: &Fr
             reason: Counter::DropTtlExpired,
         };
         return F::unreachable(packet, attachment, &datagram, &refusal);
+    }
+    if datagram.tcp_flags & transport::SYN != 0 {
+        let peer = F::peer(&OverlayAddress::new(attachment.vni, datagram.destination));
+        clamp::clamp::<F>(packet, &datagram, attachment.vni, peer.map(|peer| &peer.vtep));
     }
     route::<F>(packet, attachment, &datagram)
 }

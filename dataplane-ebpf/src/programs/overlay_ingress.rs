@@ -28,7 +28,7 @@ pub(super) fn overlay_ingress6(context: TcContext) -> i32 {
 /// The outer headers of a packet to the data path's port.
 pub(super) struct Outer {
     /// The VTEP that sent it.
-    source: V6,
+    pub(super) source: V6,
     /// Family of the underlay.
     pub(super) family: u32,
     /// Differentiated services and congestion notification.

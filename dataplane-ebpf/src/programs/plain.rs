@@ -80,7 +80,8 @@ impl Plain {
             self.headers = Ipv4::LENGTH + Udp::LENGTH;
         } else if protocol == ipv4::TCP {
             let tcp = headers.next::<Tcp>()?;
-            if tcp.header_length() == 0 {
+            // What opens a connection may have to say what fits.
+            if tcp.header_length() == 0 || tcp.flags[0] & transport::SYN != 0 {
                 return None;
             }
             self.key.source_port = tcp.source;

@@ -241,6 +241,9 @@ fn contents(world: &World, lab: &Lab) -> MapContents {
         };
         entries.push(Entry::Network(*vni, network));
     }
+    for (vni, mtu) in &world.clamps {
+        entries.push(Entry::Clamp(*vni, abi::Clamp { mtu: *mtu }));
+    }
     for (ifindex, attachment) in &world.attachments {
         let attachment = Attachment {
             vni: attachment.vni,

@@ -83,6 +83,11 @@ fn world(numbers: &mut Numbers, lab: &Lab) -> World {
     if !numbers.once_in(4) {
         world.networks.insert(OTHER_VNI);
     }
+    for vni in world.networks.clone() {
+        if numbers.once_in(3) {
+            world.clamps.insert(vni, numbers.of(&MTUS));
+        }
+    }
     for vtep in VTEPS {
         if !numbers.once_in(5) {
             world.nodes.insert(vtep, (UPLINK.1, numbers.of(&MTUS)));
@@ -194,7 +199,11 @@ fn datagram(numbers: &mut Numbers, from: (Mac, Ip), to: (Mac, Ip)) -> Datagram {
                 6 => 0x12,
                 _ => numbers.next() as u8,
             };
-            Payload::Tcp(source, destination, flags, data)
+            if flags & 0x02 != 0 && numbers.once_in(2) {
+                Payload::TcpOptions(source, destination, flags, options(numbers))
+            } else {
+                Payload::Tcp(source, destination, flags, data)
+            }
         }
         8..=14 => Payload::Udp(source, destination, data),
         15 => Payload::UdpWithoutChecksum(source, destination, data),
@@ -218,6 +227,25 @@ fn datagram(numbers: &mut Numbers, from: (Mac, Ip), to: (Mac, Ip)) -> Datagram {
         datagram.tos = numbers.next() as u8;
     }
     datagram
+}
+
+/// TCP options with an MSS among them, most of the time.
+fn options(numbers: &mut Numbers) -> Vec<u8> {
+    let mut options = Vec::new();
+    for _ in 0..1 + numbers.below(4) {
+        let mss = numbers.next() as u16 % 2000;
+        let [high, low] = mss.to_be_bytes();
+        match numbers.below(8) {
+            0..=3 => options.extend([2, 4, high, low]),
+            4 => options.extend([1]),
+            5 => options.extend([8, 10, 0, 0, 0, 1, 0, 0, 0, 2]),
+            6 => options.extend([3, 3, 7]),
+            _ => options.extend(numbers.bytes(2)),
+        }
+    }
+    options.truncate(40);
+    options.resize(options.len().next_multiple_of(4), 0);
+    options
 }
 
 /// An ICMP error, or something like it, that quotes a packet which its sender may have got from its receiver; or just bytes.

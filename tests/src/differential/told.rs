@@ -17,6 +17,9 @@ pub(super) fn text(seed: u64, sequence: &Sequence, difference: Option<&Differenc
     let world = &sequence.world;
     let _ = writeln!(text, "the maps:");
     let _ = writeln!(text, "  networks {:?}, gateway {}", world.networks, ip(world.gateway.1));
+    for (vni, mtu) in &world.clamps {
+        let _ = writeln!(text, "  the MSS of VNI {vni} is clamped to an MTU of {mtu}");
+    }
     for (ifindex, attachment) in &world.attachments {
         let name = interface(*ifindex, lab);
         let _ = writeln!(text, "  {name} is {} of VNI {}", ip(attachment.ip), attachment.vni);

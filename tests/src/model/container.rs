@@ -2,7 +2,7 @@
 
 use super::read::{ETHERNET, Ipv4, array, ipv4, own_header, word};
 use super::service::Place;
-use super::{Attachment, End, World, error, service};
+use super::{Attachment, End, World, clamp, error, service};
 use crate::packet::{Ip, Mac};
 use weft_dataplane::abi::Counter;
 
@@ -42,7 +42,12 @@ pub(super) fn process(world: &mut World, ifindex: u32, frame: &[u8]) -> End {
         };
         return error::unreachable(world, &attachment, frame, &packet, &error);
     }
-    route(world, &attachment, frame, &packet)
+    let vtep = world
+        .peers
+        .get(&(attachment.vni, packet.destination))
+        .map(|(vtep, _)| *vtep);
+    let frame = clamp::clamped(world, attachment.vni, frame, &packet, vtep);
+    route(world, &attachment, &frame, &packet)
 }
 
 fn route(world: &mut World, attachment: &Attachment, frame: &[u8], packet: &Ipv4) -> End {

@@ -4,6 +4,7 @@
 //! What it leaves open is the outer UDP source port, which no RFC fixes, and points in time: a connection is fresh or
 //! stale.
 
+mod clamp;
 mod container;
 mod error;
 mod quoted;
@@ -82,6 +83,8 @@ pub struct World {
     pub port: u16,
     /// The networks.
     pub networks: BTreeSet<u32>,
+    /// Those whose TCP connections are told what fits, with the MTU.
+    pub clamps: BTreeMap<u32, u32>,
     /// The containers' interfaces by their index.
     pub attachments: BTreeMap<u32, Attachment>,
     /// MACs of the endpoints of this node.

@@ -1,7 +1,7 @@
 //! Out of the overlay: VXLAN by the uplink (RFC 7348).
 
 use super::read::{ETHERNET, ipv4, update, word};
-use super::{End, World, service};
+use super::{End, World, clamp, service};
 use crate::packet::{Ip, Mac};
 use weft_dataplane::abi::Counter;
 
@@ -82,6 +82,7 @@ fn receive(world: &mut World, frame: &[u8], vni: u32, vtep: Ip, inner: usize) ->
         let new = [frame[ETHERNET], frame[ETHERNET + 1]];
         update(&mut frame, ETHERNET + 10, &old, &new);
     }
+    let frame = clamp::clamped(world, vni, &frame, &packet, Some(vtep));
     let mut delivered = service::answer(world, vni, &frame, &packet);
     delivered[..6].copy_from_slice(&mac);
     Ok(delivered)

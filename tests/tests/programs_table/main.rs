@@ -3,6 +3,7 @@
 
 mod answers;
 mod arp;
+mod clamp;
 mod egress;
 mod ingress;
 mod services;
@@ -14,12 +15,13 @@ const CASES: usize = 250;
 
 type Table = fn() -> Vec<Case>;
 
-const TABLES: [Table; 5] = [
+const TABLES: [Table; 6] = [
     arp::cases,
     egress::cases,
     ingress::cases,
     services::cases,
     answers::cases,
+    clamp::cases,
 ];
 
 #[test]
@@ -62,4 +64,9 @@ fn virtual_ips_after_a_long_silence() {
 #[test]
 fn what_is_dropped_for_good_is_answered() {
     check(&answers::cases());
+}
+
+#[test]
+fn the_mss_of_new_connections() {
+    check(&clamp::cases());
 }

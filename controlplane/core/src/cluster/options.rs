@@ -1,5 +1,6 @@
 //! The driver options of a network (`spec/overlay-driver.md` 4.2).
 
+use super::Network;
 use super::refusal::Refusal;
 use crate::id::Vni;
 use std::collections::BTreeMap;
@@ -9,6 +10,9 @@ pub const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 
 /// Driver option: the VNI, decimal. Docker calls it a list, one for each subnet; a network of weft's has one subnet.
 pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+
+/// Driver option: whether TCP connections are told at their start what fits (MSS clamping), `true` or `false`. Docker has no such option.
+pub(super) const CLAMP_MSS_OPTION: &str = "com.docker.network.driver.clamp_mss";
 
 /// Outer Ethernet-less cost of VXLAN, bytes: inner Ethernet 14, IPv4 20, UDP 8, VXLAN 8 (`spec/overlay-driver.md` 4.5).
 pub const ENCAPSULATION_OVERHEAD: u32 = 50;
@@ -41,6 +45,7 @@ pub(super) fn parse(options: &BTreeMap<String, String>) -> Result<DriverOptions,
     for (key, value) in options {
         match key.as_str() {
             MTU_OPTION => parsed.mtu = mtu(value)?,
+            CLAMP_MSS_OPTION => drop(clamp_mss(value)?),
             VNI_OPTION => parsed.vni = Some(vni(value)?),
             "encrypted" => {
                 return Err(Refusal::invalid(
@@ -49,12 +54,28 @@ pub(super) fn parse(options: &BTreeMap<String, String>) -> Result<DriverOptions,
             }
             _ => {
                 return Err(Refusal::invalid(format!(
-                    "unknown driver option {key:?}: it should be {MTU_OPTION} or {VNI_OPTION}"
+                    "unknown driver option {key:?}: it should be {MTU_OPTION}, {CLAMP_MSS_OPTION} or {VNI_OPTION}"
                 )));
             }
         }
     }
     Ok(parsed)
+}
+
+impl Network {
+    /// Whether its TCP connections are told at their start what fits.
+    pub fn clamps_mss(&self) -> bool {
+        let value = self.options.get(CLAMP_MSS_OPTION);
+        value.is_some_and(|value| clamp_mss(value) == Ok(true))
+    }
+}
+
+fn clamp_mss(value: &str) -> Result<bool, Refusal> {
+    value.parse().map_err(|_| {
+        Refusal::invalid(format!(
+            "invalid value {value:?} of {CLAMP_MSS_OPTION}: it should be true or false"
+        ))
+    })
 }
 
 fn mtu(value: &str) -> Result<u32, Refusal> {

@@ -120,7 +120,7 @@ fn wrong_networks_are_refused_in_one_clear_line() {
         ),
         (
             overlay(&[("dsr", "")]),
-            "Invalid: unknown driver option \"dsr\": it should be com.docker.network.driver.mtu or com.docker.network.driver.overlay.vxlanid_list",
+            "Invalid: unknown driver option \"dsr\": it should be com.docker.network.driver.mtu, com.docker.network.driver.clamp_mss or com.docker.network.driver.overlay.vxlanid_list",
         ),
     ] {
         assert_eq!(manager.refused(request), line);
