@@ -335,7 +335,7 @@ fn maps_are_dumped_and_summed_up() {
     assert_eq!(sent, (0_u32.to_ne_bytes().to_vec(), 2_u64.to_ne_bytes().to_vec()));
     assert_eq!(
         lab.dataplane.dump("flow").unwrap_err().to_string(),
-        "no map is named \"flow\": there are attachments, networks, endpoints, endpoints6, peers, peers6, nodes, services, services6, backends, backends6, rotations, rotations6, flows, flows6, fragments, fragments6, answers, counters"
+        "no map is named \"flow\": there are attachments, networks, clamps, endpoints, endpoints6, peers, peers6, nodes, services, services6, backends, backends6, rotations, rotations6, flows, flows6, fragments, fragments6, answers, counters"
     );
 }
 
