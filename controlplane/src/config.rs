@@ -12,7 +12,7 @@ pub use tuning::Tuning;
 
 use file::File;
 use ipnet::Ipv4Net;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use weft_dataplane::abi::flow::Timeouts;
 use weft_dataplane::abi::{Sizes, VXLAN_PORT};
@@ -93,8 +93,8 @@ pub struct Config {
     pub node_name: String,
     /// Where state is kept.
     pub data_dir: PathBuf,
-    /// Where gossip and cluster listen.
-    pub listen_addr: IpAddr,
+    /// Where gossip and cluster listen; `None`: on all addresses of the advertised one's family.
+    pub listen_addr: Option<IpAddr>,
     /// The address that others reach this node at; `None`: the source of the default route.
     pub advertise_addr: Option<IpAddr>,
     /// The VTEP address; `None`: the advertised one.
@@ -160,8 +160,7 @@ impl Config {
                 .clone()
                 .or(file.data_dir)
                 .unwrap_or_else(|| "/var/lib/weft".into()),
-            listen_addr: address("listen-addr", flags.listen_addr.as_ref().or(file.listen_addr.as_ref()))?
-                .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            listen_addr: address("listen-addr", flags.listen_addr.as_ref().or(file.listen_addr.as_ref()))?,
             advertise_addr: unicast(
                 "advertise-addr",
                 flags.advertise_addr.as_ref().or(file.advertise_addr.as_ref()),
@@ -210,6 +209,23 @@ impl Config {
         Ok(Reloadable {
             network_diagnostic_port: fresh.network_diagnostic_port,
         })
+    }
+
+    /// Where to listen, of the family of the advertised address: others could not answer the other one.
+    pub fn listen_on(&self, advertise: IpAddr) -> Result<IpAddr, ConfigError> {
+        let any = match advertise {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        match self.listen_addr {
+            Some(address) if address.is_ipv4() != advertise.is_ipv4() => Err(ConfigError::Value {
+                key: "listen-addr",
+                value: address.to_string(),
+                rule: format!("an address of the family of advertise-addr {advertise} is wanted, as {any}"),
+            }),
+            Some(address) => Ok(address),
+            None => Ok(any),
+        }
     }
 
     fn check_ports(&self) -> Result<(), ConfigError> {
@@ -289,16 +305,25 @@ fn address(key: &'static str, text: Option<&String>) -> Result<Option<IpAddr>, C
 }
 
 fn unicast(key: &'static str, text: Option<&String>) -> Result<Option<IpAddr>, ConfigError> {
-    let address = address(key, text)?;
-    match address {
-        Some(IpAddr::V4(v4)) if !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast() => Ok(address),
-        None => Ok(None),
-        Some(other) => Err(ConfigError::Value {
-            key,
-            value: other.to_string(),
-            rule: "the IPv4 address of one interface of this host is wanted".to_owned(),
-        }),
+    let Some(address) = address(key, text)? else {
+        return Ok(None);
+    };
+    let of_one_host = match address {
+        IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast(),
+        IpAddr::V6(v6) => {
+            let of_the_link = v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some();
+            !v6.is_unspecified() && !v6.is_multicast() && !of_the_link
+        }
+    };
+    if of_one_host {
+        return Ok(Some(address));
     }
+    Err(ConfigError::Value {
+        key,
+        value: address.to_string(),
+        rule: "the address of one interface of this host is wanted, and none of fe80::/10, which every link has"
+            .to_owned(),
+    })
 }
 
 fn node_name(name: Option<String>) -> Result<String, ConfigError> {

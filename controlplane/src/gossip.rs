@@ -70,7 +70,8 @@ impl Sockets {
             }
             io::ErrorKind::AddrNotAvailable => {
                 let ip = listen.ip();
-                format!("listen-addr {ip}: this host has no such address; choose one of its own, or 0.0.0.0 for all of them")
+                let any = if ip.is_ipv4() { "0.0.0.0" } else { "::" };
+                format!("listen-addr {ip}: this host has no such address; choose one of its own, or {any} for all of them")
             }
             _ => format!("cannot listen on {protocol} {listen} for gossip: {error}"),
         })?;
@@ -90,12 +91,18 @@ impl Sockets {
 
     fn open(listen: SocketAddr) -> Result<(UdpSocket, TcpListener), (&'static str, io::Error)> {
         let domain = Domain::for_address(listen);
+        // IPv4 stays apart: its senders would have other addresses here than their members have.
+        let one_family = |socket: &Socket| match listen {
+            SocketAddr::V4(_) => Ok(()),
+            SocketAddr::V6(_) => socket.set_only_v6(true),
+        };
         let udp = || {
             let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
             let mut size = UDP_RECEIVE_BUFFER;
             while socket.set_recv_buffer_size(size).is_err() && size > 65536 {
                 size /= 2;
             }
+            one_family(&socket)?;
             socket.set_nonblocking(true)?;
             socket.bind(&listen.into())?;
             UdpSocket::from_std(socket.into())
@@ -103,6 +110,7 @@ impl Sockets {
         let tcp = || {
             let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
+            one_family(&socket)?;
             socket.set_nonblocking(true)?;
             socket.bind(&listen.into())?;
             socket.listen(MAX_INBOUND as i32)?;

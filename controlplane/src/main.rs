@@ -4,7 +4,7 @@ mod cleanup;
 
 use clap::Parser;
 use std::io::IsTerminal;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -86,7 +86,8 @@ async fn run(config: Config) -> Result<(), String> {
     dataplane::check_host().map_err(|error| error.to_string())?;
     let netlink = Netlink::open().map_err(|error| error.to_string())?;
     let advertise = advertise_address(&config, &netlink).await?;
-    let vtep = data_path_address(&config, advertise)?;
+    let vtep = config.data_path_addr.unwrap_or(advertise);
+    let listen = config.listen_on(advertise).map_err(|error| error.to_string())?;
     let uplink = match &config.uplink {
         Some(name) => name.clone(),
         None => {
@@ -107,7 +108,7 @@ async fn run(config: Config) -> Result<(), String> {
     if let Some(enslaved) = netlink.enslaved(uplink.ifindex).await.map_err(uplink_failed)? {
         return Err(format!("uplink: {enslaved}"));
     }
-    let sockets = Sockets::bind(SocketAddr::new(config.listen_addr, config.gossip_port))?;
+    let sockets = Sockets::bind(SocketAddr::new(listen, config.gossip_port))?;
     let store = NodeStore::open(&config.data_dir).map_err(|error| format!("data-dir: {error}"))?;
     let listener = api::bind(&config.api_socket).await.map_err(|error| error.to_string())?;
     let _socket_file = api::SocketFile::at(&config.api_socket);
@@ -121,6 +122,7 @@ async fn run(config: Config) -> Result<(), String> {
     let parts = Parts {
         config,
         advertise,
+        listen,
         vtep,
         uplink,
         dataplane,
@@ -142,21 +144,12 @@ async fn run(config: Config) -> Result<(), String> {
     Ok(())
 }
 
-async fn advertise_address(config: &Config, netlink: &Netlink) -> Result<Ipv4Addr, String> {
+async fn advertise_address(config: &Config, netlink: &Netlink) -> Result<IpAddr, String> {
     match config.advertise_addr {
-        Some(IpAddr::V4(address)) => Ok(address),
-        Some(IpAddr::V6(address)) => Err(format!("advertise-addr {address}: an IPv4 address is wanted")),
+        Some(address) => Ok(address),
         None => netlink.default_uplink(None).await.map(|uplink| uplink.address).map_err(|error| {
             format!("advertise-addr is not set and cannot be found ({error}); set it to the address that other nodes reach this one at")
         }),
-    }
-}
-
-fn data_path_address(config: &Config, advertise: Ipv4Addr) -> Result<Ipv4Addr, String> {
-    match config.data_path_addr {
-        Some(IpAddr::V4(address)) => Ok(address),
-        Some(IpAddr::V6(address)) => Err(format!("data-path-addr {address}: an IPv4 address is wanted")),
-        None => Ok(advertise),
     }
 }
 

@@ -447,7 +447,7 @@ mod routes {
                 ),
                 (
                     "10.7.0.1",
-                    "the route to 10.7.0.1 has the IPv6 gateway fe80::1: only IPv4 gateways are supported",
+                    "the route to 10.7.0.1 has the IPv6 gateway fe80::1: an IPv4 one is wanted",
                 ),
                 (
                     "10.8.0.1",

@@ -8,6 +8,8 @@
 //!   └── node2 eth0 192.168.50.2
 //! ```
 //!
+//! The underlay may be one of IPv6 instead, fd00:50::/64, without a single IPv4 address.
+//!
 //! Everything is removed when the [`Rig`] is dropped, also when a test panics; what a killed run left is removed at the next
 //! [`Rig::new`].
 
@@ -30,7 +32,7 @@ pub use process::Process;
 pub use wait::wait_until;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -82,11 +84,17 @@ pub struct Options {
     pub hosts: usize,
     /// MTU of the underlay, bytes.
     pub mtu: u32,
+    /// Hosts reach each other by IPv6, and by nothing else.
+    pub ipv6: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { hosts: 2, mtu: 1500 }
+        Options {
+            hosts: 2,
+            mtu: 1500,
+            ipv6: false,
+        }
     }
 }
 
@@ -99,6 +107,7 @@ pub struct Rig {
     pub hosts: Vec<Host>,
     /// The namespace of the bridge.
     underlay: Netns,
+    ipv6: bool,
     id: Id,
 }
 
@@ -136,11 +145,15 @@ impl Rig {
             .map_err(|error| Error::new(format!("cannot make {}: {error}", folder.display())))?;
         let underlay = Netns::create(&format!("{}-underlay", id.prefix))?;
         underlay.ip(&format!("link add br0 mtu {} type bridge forward_delay 0", options.mtu))?;
-        underlay.ip(&format!("addr add {}/24 dev br0", underlay_address(UNDERLAY_ROUTER)))?;
+        underlay.ip(&format!(
+            "addr add {} dev br0",
+            with_prefix(UNDERLAY_ROUTER, options.ipv6)
+        ))?;
         underlay.ip("link set br0 up")?;
         let mut rig = Rig {
             hosts: Vec::new(),
             underlay,
+            ipv6: options.ipv6,
             id,
         };
         for number in 1..=options.hosts {
@@ -154,28 +167,43 @@ impl Rig {
         let name = format!("node{number}");
         let netns = Netns::create(&format!("{}-{name}", self.id.prefix))?;
         let last = u8::try_from(number).map_err(|_| Error::new(format!("host {number}: at most {MAX_HOSTS}")))?;
-        let address = underlay_address(last);
-        self.make_uplink(number, &netns, address, mtu)?;
-        Host::new(netns, name, address, self.id.folder(), &self.id.prefix)
+        self.make_uplink(number, &netns, last, mtu)?;
+        let advertised = if self.ipv6 {
+            underlay_address6(last).into()
+        } else {
+            underlay_address(last).into()
+        };
+        Host::new(
+            netns,
+            name,
+            (underlay_address(last), advertised),
+            self.id.folder(),
+            &self.id.prefix,
+        )
     }
 
-    fn make_uplink(&self, number: usize, netns: &Netns, address: Ipv4Addr, mtu: u32) -> Result<()> {
+    fn make_uplink(&self, number: usize, netns: &Netns, last: u8, mtu: u32) -> Result<()> {
         let port = format!("h{number}");
         let other = netns.name();
         self.underlay.ip(&format!(
             "link add {port} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {other}"
         ))?;
         self.underlay.ip(&format!("link set {port} master br0 up"))?;
-        netns.ip(&format!("addr add {address}/24 dev eth0"))?;
+        netns.ip(&format!("addr add {} dev eth0", with_prefix(last, self.ipv6)))?;
         netns.ip("link set eth0 up")?;
-        netns.ip(&format!("route add default via {}", underlay_address(UNDERLAY_ROUTER)))?;
+        let router: IpAddr = if self.ipv6 {
+            underlay_address6(UNDERLAY_ROUTER).into()
+        } else {
+            underlay_address(UNDERLAY_ROUTER).into()
+        };
+        netns.ip(&format!("route add default via {router}"))?;
         Ok(())
     }
 
     /// Gives a host whose `eth0` was removed another one, with its address.
     pub fn new_uplink(&self, host: usize) -> Result<()> {
         let at = &self.hosts[host];
-        self.make_uplink(host + 1, at.netns(), at.address(), 1500)
+        self.make_uplink(host + 1, at.netns(), at.address().octets()[3], 1500)
     }
 
     /// A new container on the host with this index, not connected to anything yet.
@@ -208,7 +236,7 @@ impl Rig {
         };
         let token = manager.weft(&["cluster", "init", "-q"])?.trim().to_owned();
         for worker in workers {
-            worker.weft(&["cluster", "join", "--token", &token, &manager.address().to_string()])?;
+            worker.weft(&["cluster", "join", "--token", &token, &manager.advertised().to_string()])?;
         }
         Ok(())
     }
@@ -249,6 +277,20 @@ fn check_options(options: Options) -> Result<()> {
 fn underlay_address(last: u8) -> Ipv4Addr {
     let [a, b, c] = UNDERLAY;
     Ipv4Addr::new(a, b, c, last)
+}
+
+/// The same of an underlay of IPv6.
+fn underlay_address6(last: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, last.into())
+}
+
+/// As `ip addr add` takes it; nobody else can have it, so that it need not be waited for.
+fn with_prefix(last: u8, ipv6: bool) -> String {
+    if ipv6 {
+        format!("{}/64 nodad", underlay_address6(last))
+    } else {
+        format!("{}/24", underlay_address(last))
+    }
 }
 
 /// Mounts bpffs where systemd would; a machine without systemd may lack it.

@@ -29,10 +29,16 @@ pub struct Cluster {
 impl Cluster {
     /// So many hosts, all of them `Ready`, with their diagnostic servers on.
     pub fn start(hosts: usize) -> Result<Cluster> {
-        let mut rig = Rig::new(Options {
+        Cluster::start_on(Options {
             hosts,
             ..Options::default()
-        })?;
+        })
+    }
+
+    /// The same on such an underlay.
+    pub fn start_on(options: Options) -> Result<Cluster> {
+        let hosts = options.hosts;
+        let mut rig = Rig::new(options)?;
         rig.start_cluster()?;
         let network = rig.hosts[0].weft(&["network", "create", NETWORK])?.trim().to_owned();
         for host in &mut rig.hosts {

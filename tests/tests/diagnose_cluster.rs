@@ -44,7 +44,10 @@ struct Cluster {
 
 impl Cluster {
     fn start() -> Result<Cluster> {
-        let mut rig = Rig::new(Options { hosts: 3, mtu: 1500 })?;
+        let mut rig = Rig::new(Options {
+            hosts: 3,
+            ..Options::default()
+        })?;
         // Docker's engine, too, looks at the port only when it is told to.
         rig.hosts[0].set("network-diagnostic-port", DIAGNOSTIC_PORT)?;
         rig.start_cluster()?;

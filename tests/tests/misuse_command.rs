@@ -7,7 +7,10 @@ use weft_tests::rig::{Container, Error, Options, Result, Rig, wait_until};
 
 /// One host, its own manager, with the network `n1` at 10.1.0.0/24 and the diagnostic server on.
 fn manager() -> Result<Rig> {
-    let mut rig = Rig::new(Options { hosts: 1, mtu: 1500 })?;
+    let mut rig = Rig::new(Options {
+        hosts: 1,
+        ..Options::default()
+    })?;
     rig.start_cluster()?;
     rig.hosts[0].weft(&["network", "create", "--subnet", "10.1.0.0/24", "n1"])?;
     switch_on(&mut rig.hosts[0])?;

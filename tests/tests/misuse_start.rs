@@ -41,7 +41,10 @@ fn traces(host: &Host) -> String {
 }
 
 fn one_host() -> Result<Rig> {
-    let mut rig = Rig::new(Options { hosts: 1, mtu: 1500 })?;
+    let mut rig = Rig::new(Options {
+        hosts: 1,
+        ..Options::default()
+    })?;
     rig.hosts[0].set("bpf-object", json!(object()?))?;
     Ok(rig)
 }

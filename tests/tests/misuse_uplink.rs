@@ -173,7 +173,10 @@ fn programs_that_another_tool_detached_are_attached_again() -> Result<()> {
 
 #[test]
 fn a_vxlan_device_of_somebody_else_is_named() -> Result<()> {
-    let mut rig = Rig::new(Options { hosts: 1, mtu: 1500 })?;
+    let mut rig = Rig::new(Options {
+        hosts: 1,
+        ..Options::default()
+    })?;
     rig.hosts[0]
         .netns()
         .ip("link add vx7 type vxlan id 7 dstport 4789 local 192.168.50.1")?;

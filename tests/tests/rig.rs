@@ -9,7 +9,12 @@ const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn hosts_reach_each_other_unless_unplugged() {
-    let rig = Rig::new(Options { hosts: 3, mtu: 1600 }).unwrap();
+    let rig = Rig::new(Options {
+        hosts: 3,
+        mtu: 1600,
+        ..Options::default()
+    })
+    .unwrap();
     let tool = program("weft-test-tool").unwrap();
     let tool = tool.to_str().unwrap();
     let _server = rig.hosts[0].spawn(Path::new(tool), &["udp-echo"]).unwrap();
@@ -96,7 +101,11 @@ fn a_killed_run_is_swept_by_the_next() {
         .status()
         .unwrap();
     assert!(added.success());
-    let rig = Rig::new(Options { hosts: 1, mtu: 1500 }).unwrap();
+    let rig = Rig::new(Options {
+        hosts: 1,
+        ..Options::default()
+    })
+    .unwrap();
     let path = Path::new("/run/netns").join(&name);
     // Another rig may be sweeping it at this moment.
     let swept = || if path.exists() { Err("it is there") } else { Ok(()) };

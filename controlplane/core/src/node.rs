@@ -44,7 +44,7 @@ pub struct Config {
     /// The gossip's part.
     pub gossip: networkdb::Config,
     /// This node's VTEP address, as it is gossiped.
-    pub vtep: Ipv4Addr,
+    pub vtep: IpAddr,
     /// How large the kernel's maps are.
     pub sizes: Sizes,
 }
@@ -78,7 +78,7 @@ pub enum Input {
     /// An endpoint was disconnected.
     Detach(EndpointId),
     /// How the underlay reaches the VTEPs that were asked for.
-    Routes(BTreeMap<Ipv4Addr, weft_dataplane::abi::Node>),
+    Routes(BTreeMap<IpAddr, weft_dataplane::abi::Node>),
     /// What the kernel's maps hold, read back: at the start, and now and then.
     MapsRead(Box<MapContents>),
     /// Steps could not be performed; what the maps hold is unknown until the next [`Input::MapsRead`].
@@ -132,7 +132,7 @@ pub enum Effect {
     /// Read the kernel's maps back: an [`Input::MapsRead`] is wanted.
     ReadMaps,
     /// Find the routes to exactly these VTEPs: an [`Input::Routes`] is wanted.
-    FindRoutes(BTreeSet<Ipv4Addr>),
+    FindRoutes(BTreeSet<IpAddr>),
     /// Somebody else's row says something about a network that this node joined but does not know: ask the manager for it.
     FindNetwork(NetworkId),
     /// More is wanted than the kernel's maps can hold.
@@ -150,13 +150,13 @@ pub enum Effect {
 #[derive(Debug)]
 pub struct Node {
     gossip: NetworkDb,
-    vtep: Ipv4Addr,
+    vtep: IpAddr,
     sizes: Sizes,
     networks: BTreeMap<NetworkId, Network>,
     asked_networks: BTreeSet<NetworkId>,
     endpoints: BTreeMap<EndpointId, Endpoint>,
-    routes: BTreeMap<Ipv4Addr, weft_dataplane::abi::Node>,
-    asked_routes: BTreeSet<Ipv4Addr>,
+    routes: BTreeMap<IpAddr, weft_dataplane::abi::Node>,
+    asked_routes: BTreeSet<IpAddr>,
     zones: Zones,
     /// Rows that were told to be wrong, so that each is told once.
     rejected: BTreeSet<String>,
@@ -413,7 +413,7 @@ impl Node {
         let peer = PeerRecord {
             endpoint_ip: Ipv4Net::new(endpoint.ip, network.subnet.prefix_len()).unwrap_or_else(|_| endpoint.ip.into()),
             endpoint_mac: endpoint.mac,
-            tunnel_endpoint_ip: IpAddr::V4(self.vtep),
+            tunnel_endpoint_ip: self.vtep,
             endpoint_ip6: network.ipv6_net_of(endpoint.ip),
         };
         for (table, value) in [(PEER_TABLE, peer.encode()), (ENDPOINT_TABLE, endpoint.record.encode())] {
@@ -493,7 +493,7 @@ impl Node {
     }
 
     /// The VTEPs whose routes matter: to be found again when the underlay changes.
-    pub fn vteps(&self) -> &BTreeSet<Ipv4Addr> {
+    pub fn vteps(&self) -> &BTreeSet<IpAddr> {
         &self.asked_routes
     }
 }

@@ -35,8 +35,8 @@ pub struct Location {
     pub owner: NodeId,
     /// The endpoint's MAC.
     pub mac: MacAddress,
-    /// The VTEP behind which it lives.
-    pub vtep: Ipv4Addr,
+    /// The VTEP behind which it lives, of either family.
+    pub vtep: IpAddr,
 }
 
 /// Why a record does not count.
@@ -47,7 +47,7 @@ pub enum Reason {
         /// The endpoint whose record counts.
         with: String,
     },
-    /// Its VTEP is no unicast IPv4 address, which is all that the data path can send to.
+    /// Its VTEP is no unicast address that is the same on every link, which is all that the data path can send to.
     Vtep(IpAddr),
     /// Its address is none that an endpoint can have: unspecified, broadcast, multicast or loopback.
     Address,
@@ -201,18 +201,20 @@ fn order(row: &PeerRow) -> (&NetworkId, Ipv4Addr, &str, &NodeId) {
     (&row.network, row.record.endpoint_ip.addr(), &row.endpoint, &row.owner)
 }
 
-fn usable_vtep(address: IpAddr) -> Option<Ipv4Addr> {
-    match address.to_canonical() {
-        IpAddr::V4(address) => is_host(address).then_some(address),
-        IpAddr::V6(_) => None,
-    }
+fn usable_vtep(address: IpAddr) -> Option<IpAddr> {
+    let address = address.to_canonical();
+    let usable = match &address {
+        IpAddr::V4(address) => is_host(*address),
+        IpAddr::V6(address) => is_host6(address),
+    };
+    usable.then_some(address)
 }
 
 fn is_host(ip: Ipv4Addr) -> bool {
     !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || ip.is_loopback())
 }
 
-/// What every link has by itself is no address of an overlay.
+/// What every link has by itself is no address of a host.
 fn is_host6(ip: &Ipv6Addr) -> bool {
     let elsewhere = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
     !(elsewhere || ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some())

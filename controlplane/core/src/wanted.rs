@@ -10,7 +10,7 @@ use crate::overlay::{Location, Overlay};
 use crate::service::{self, Services};
 use family::Maps;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weft_dataplane::abi::{
     self, Attachment, Backend, BackendKey, Clamp, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, Sizes,
     V6, mapped,
@@ -74,7 +74,7 @@ pub struct Inputs<'a> {
     /// Services and their tasks.
     pub services: &'a Services,
     /// The underlay's answer for each of the [`vteps`], as far as it has one.
-    pub routes: &'a BTreeMap<Ipv4Addr, Node>,
+    pub routes: &'a BTreeMap<IpAddr, Node>,
 }
 
 /// A map that would have to be larger. What does not fit is left out.
@@ -99,7 +99,7 @@ pub struct Wanted {
 
 /// The VTEPs for which [`Inputs::routes`] should have an answer: those behind which a remote endpoint of a network lives that
 /// this node takes part in.
-pub fn vteps(inputs: &Inputs<'_>) -> BTreeSet<Ipv4Addr> {
+pub fn vteps(inputs: &Inputs<'_>) -> BTreeSet<IpAddr> {
     let peers = taken_part_in(inputs)
         .into_values()
         .filter_map(|network| inputs.overlay.peers.get(&network.id));
@@ -270,7 +270,7 @@ impl Builder<'_> {
         let vteps = vteps(self.inputs);
         let nodes = vteps
             .iter()
-            .filter_map(|vtep| Some((mapped(vtep.octets()), *self.inputs.routes.get(vtep)?)));
+            .filter_map(|vtep| Some((sixteen_bytes(*vtep), *self.inputs.routes.get(vtep)?)));
         let nodes: Vec<_> = nodes.collect();
         self.cut(abi::node::NAME, nodes.len(), self.limits.nodes);
         self.wanted.contents.nodes = nodes.into_iter().take(self.limits.nodes as usize).collect();
@@ -364,9 +364,17 @@ fn network_entry(network: &cluster::Network) -> Network {
 
 fn peer(location: &Location) -> Peer {
     Peer {
-        vtep: mapped(location.vtep.octets()),
+        vtep: sixteen_bytes(location.vtep),
         mac: location.mac.0,
         flags: 0,
+    }
+}
+
+/// An address of the underlay as it stands in maps: of either family, an IPv4 one mapped.
+pub fn sixteen_bytes(ip: IpAddr) -> V6 {
+    match ip {
+        IpAddr::V4(ip) => mapped(ip.octets()),
+        IpAddr::V6(ip) => v6(ip),
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Flags {
     /// Directory for the daemon's state [default: /var/lib/weft]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Address that gossip and cluster listen on [default: 0.0.0.0]
+    /// Address that gossip and cluster listen on [default: 0.0.0.0, or :: if the advertised one is of IPv6]
     #[arg(long, value_name = "IP")]
     pub listen_addr: Option<String>,
     /// Address that other nodes reach this one at [default: the source of the default route]

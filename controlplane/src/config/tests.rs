@@ -25,7 +25,11 @@ fn defaults_are_dockers() {
     );
     assert_eq!(config.default_addr_pools, AddressPools::default());
     assert_eq!(config.network_diagnostic_port, 0);
-    assert_eq!(config.listen_addr.to_string(), "0.0.0.0");
+    let listen = |advertise: &str| config.listen_on(advertise.parse().unwrap()).unwrap().to_string();
+    assert_eq!(
+        (listen("10.1.1.1").as_str(), listen("fd00::1").as_str()),
+        ("0.0.0.0", "::")
+    );
 }
 
 #[test]
@@ -143,6 +147,9 @@ fn wrong_types_and_values_name_key_and_value() {
         ),
         (r#"{"advertise-addr": "300.1.1.1"}"#, ["advertise-addr", "300.1.1.1"]),
         (r#"{"advertise-addr": "0.0.0.0"}"#, ["advertise-addr", "0.0.0.0"]),
+        (r#"{"advertise-addr": "fe80::1"}"#, ["advertise-addr", "fe80::1"]),
+        (r#"{"data-path-addr": "ff02::1"}"#, ["data-path-addr", "ff02::1"]),
+        (r#"{"data-path-addr": "::"}"#, ["data-path-addr", "\"::\""]),
         (r#"{"node-name": "a/b"}"#, ["node-name", "a/b"]),
         (r#"{"node-name": ""}"#, ["node-name", "1 to 64"]),
         (r#"{"log-level": "loud"}"#, ["log-level", "loud"]),
@@ -168,6 +175,19 @@ fn wrong_types_and_values_name_key_and_value() {
     }
     assert!(refusal("{", &[]).contains("not JSON"));
     assert!(refusal("[]", &[]).contains("object"));
+}
+
+#[test]
+fn nodes_are_reached_where_they_listen() {
+    let json =
+        r#"{"node-name": "n", "listen-addr": "0.0.0.0", "advertise-addr": "fd00::1", "data-path-addr": "fd00::2"}"#;
+    let config = load(json, &[]).unwrap();
+    let advertise = config.advertise_addr.unwrap();
+    assert_eq!(advertise.to_string(), "fd00::1");
+    assert_eq!(
+        config.listen_on(advertise).unwrap_err().to_string(),
+        "listen-addr \"0.0.0.0\": an address of the family of advertise-addr fd00::1 is wanted, as ::"
+    );
 }
 
 #[test]

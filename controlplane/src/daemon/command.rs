@@ -326,7 +326,7 @@ pub enum Command {
     /// The manager told of a network.
     NetworkKnown(Box<cluster::Network>),
     /// How the underlay reaches the VTEPs that were asked for.
-    Routes(BTreeMap<Ipv4Addr, weft_dataplane::abi::Node>),
+    Routes(BTreeMap<IpAddr, weft_dataplane::abi::Node>),
     /// What became of the uplink.
     UplinkSeen(super::UplinkSeen),
     /// The host-side interfaces of endpoints that exist.

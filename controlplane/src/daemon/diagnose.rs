@@ -1,7 +1,7 @@
 //! The diagnostic server's requests, answered from the node.
 
 use super::Daemon;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tokio::net::lookup_host;
 use weft_core::id::NetworkId;
 use weft_core::networkdb::{OwnerState, Row};
@@ -136,12 +136,12 @@ impl Daemon {
     /// Resolves what the user wrote outside the loop, then joins.
     fn diagnose_join(&self, members: Vec<String>, reply: ReplyTo<Result<(), String>>) {
         let handle = self.handle.clone();
-        let gossip_port = self.config.gossip_port;
+        let (gossip_port, own) = (self.config.gossip_port, self.advertise);
         tokio::spawn(async move {
             let mut addresses = Vec::new();
             let mut unresolved = Vec::new();
             for member in members {
-                match resolve(&member, gossip_port).await {
+                match resolve(&member, gossip_port, own).await {
                     Some(address) => addresses.push(address),
                     None => unresolved.push(member),
                 }
@@ -160,8 +160,9 @@ impl Daemon {
     }
 }
 
-/// `ip`, `ip:port`, `host`, `[v6]:port`, with an optional `name/` in front (`spec/diag-api.md` 1.5).
-pub(super) async fn resolve(member: &str, default_port: u16) -> Option<SocketAddr> {
+/// `ip`, `ip:port`, `host`, `[v6]:port`, with an optional `name/` in front (`spec/diag-api.md` 1.5). Of a host's addresses, one of
+/// the family that this node advertises.
+pub(super) async fn resolve(member: &str, default_port: u16, own: IpAddr) -> Option<SocketAddr> {
     let address = member.rsplit_once('/').map_or(member, |(_, address)| address);
     if let Ok(address) = address.parse::<SocketAddr>() {
         return Some(address);
@@ -173,7 +174,8 @@ pub(super) async fn resolve(member: &str, default_port: u16) -> Option<SocketAdd
         Some((host, port)) if !host.contains(':') => (host, port.parse().ok()?),
         _ => (address, default_port),
     };
-    lookup_host((host, port)).await.ok()?.find(SocketAddr::is_ipv4)
+    let mut addresses = lookup_host((host.trim_matches(['[', ']']), port)).await.ok()?;
+    addresses.find(|address| address.is_ipv4() == own.is_ipv4())
 }
 
 /// The words of Docker's engine (`spec/diag-api.md` 1.5).

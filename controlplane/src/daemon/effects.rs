@@ -3,13 +3,14 @@
 use super::{Command, Daemon, Leaving, new_node};
 use crate::netlink::HOST_INTERFACE_PREFIX;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use weft_core::cluster::{Reply, Request};
 use weft_core::id::NetworkId;
 use weft_core::networkdb::LogLevel;
 use weft_core::node::{Effect, Input};
 use weft_core::recording::Ending;
-use weft_dataplane::abi::{Node, mapped, node};
+use weft_core::wanted::sixteen_bytes;
+use weft_dataplane::abi::{Node, node};
 
 impl Daemon {
     pub(super) fn perform_effects(&mut self) {
@@ -84,21 +85,25 @@ impl Daemon {
         });
     }
 
-    pub(super) fn find_routes(&self, vteps: BTreeSet<Ipv4Addr>) {
+    pub(super) fn find_routes(&self, vteps: BTreeSet<IpAddr>) {
         let handle = self.handle.clone();
         let source = self.vtep;
         let netlink = self.netlink.clone();
         tokio::spawn(async move {
             let mut routes = BTreeMap::new();
             for vtep in vteps {
+                if vtep.is_ipv4() != source.is_ipv4() {
+                    tracing::warn!(%vtep, own = %source, "VTEP of another family than this node's own: give all nodes a data-path-addr of one family");
+                    continue;
+                }
                 match netlink.route_to(vtep).await {
                     Ok(route) => {
                         let node = Node {
-                            next_hop: mapped(route.next_hop.octets()),
-                            source: mapped(source.octets()),
+                            next_hop: sixteen_bytes(route.next_hop),
+                            source: sixteen_bytes(source),
                             ifindex: route.ifindex,
                             mtu: route.mtu,
-                            family: node::IPV4,
+                            family: if vtep.is_ipv4() { node::IPV4 } else { node::IPV6 },
                             padding: 0,
                         };
                         routes.insert(vtep, node);

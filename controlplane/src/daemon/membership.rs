@@ -133,7 +133,7 @@ impl Daemon {
     }
 
     pub(super) fn join_remembered(&mut self, peers: &[SocketAddr]) {
-        let own = SocketAddr::new(IpAddr::V4(self.advertise), self.config.gossip_port);
+        let own = SocketAddr::new(self.advertise, self.config.gossip_port);
         let others: Vec<SocketAddr> = peers.iter().copied().filter(|peer| *peer != own).collect();
         if !others.is_empty() {
             self.gossip_join(&others, None);
@@ -151,7 +151,7 @@ impl Daemon {
         let pools = self.config.default_addr_pools.clone();
         let mut state = State::new(pools.subnets, pools.mask_length).map_err(Refused::failed)?;
         state.apply(&store.load().map_err(Refused::failed)?);
-        let listen = SocketAddr::new(self.config.listen_addr, self.config.cluster_port);
+        let listen = SocketAddr::new(self.listen, self.config.cluster_port);
         let listener = server::bind(listen).map_err(Refused::failed)?;
         let server = tokio::spawn(server::serve(
             listener,
@@ -231,7 +231,7 @@ impl Daemon {
         self.must_be_outside()?;
         let authority = Authority::create().map_err(Refused::failed)?;
         let name = self.config.node_name.clone();
-        let address = IpAddr::V4(self.advertise);
+        let address = self.advertise;
         let (certificate, key) = authority.issue_manager(&name).map_err(Refused::failed)?;
         let own = SocketAddr::new(address, self.config.gossip_port);
         let identity = Identity {
@@ -305,7 +305,7 @@ impl Daemon {
             return;
         }
         let name = self.config.node_name.clone();
-        let address = IpAddr::V4(self.advertise);
+        let address = self.advertise;
         let port = self.config.cluster_port;
         let handle = self.handle.clone();
         tokio::spawn(async move {

@@ -32,7 +32,7 @@ use membership::Membership;
 use recording::Recording;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -73,9 +73,11 @@ pub struct Parts {
     /// The configuration.
     pub config: Config,
     /// The address that others reach this node at.
-    pub advertise: Ipv4Addr,
+    pub advertise: IpAddr,
+    /// Where gossip and cluster listen.
+    pub listen: IpAddr,
     /// This node's VTEP address.
-    pub vtep: Ipv4Addr,
+    pub vtep: IpAddr,
     /// The device that carries the overlay.
     pub uplink: Uplink,
     /// The loaded programs, attached to the uplink.
@@ -95,8 +97,9 @@ pub struct Daemon {
     config: Config,
     handle: Handle,
     started: Deadline,
-    advertise: Ipv4Addr,
-    vtep: Ipv4Addr,
+    advertise: IpAddr,
+    listen: IpAddr,
+    vtep: IpAddr,
     uplink: Uplink,
     complaints: Complaints,
     capacity: Capacity,
@@ -136,6 +139,7 @@ impl Daemon {
             handle,
             started,
             advertise: parts.advertise,
+            listen: parts.listen,
             vtep: parts.vtep,
             uplink: parts.uplink,
             complaints: Complaints::default(),
@@ -347,14 +351,14 @@ impl Daemon {
 }
 
 /// A node of a fresh name (`spec/networkdb.md` 3.1: a name must never be used again after a restart).
-fn new_node(now: Instant, config: &Config, advertise: Ipv4Addr, vtep: Ipv4Addr) -> Result<Node, String> {
+fn new_node(now: Instant, config: &Config, advertise: IpAddr, vtep: IpAddr) -> Result<Node, String> {
     let mut random = [0; 14];
     getrandom::fill(&mut random).map_err(|error| format!("no random bytes from the kernel: {error}"))?;
     let name: String = random[..6].iter().map(|byte| format!("{byte:02x}")).collect();
     let name = NodeId::new(name).map_err(|error| error.to_string())?;
     let mut seed = [0; 8];
     seed.copy_from_slice(&random[6..]);
-    let advertise = SocketAddr::new(IpAddr::V4(advertise), config.gossip_port);
+    let advertise = SocketAddr::new(advertise, config.gossip_port);
     let gossip = networkdb::Config::new(name, advertise, u64::from_le_bytes(seed));
     Ok(Node::new(
         now,

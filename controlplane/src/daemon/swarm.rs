@@ -11,7 +11,7 @@ use super::{Daemon, JoinRequest, Leaving, Refused, ReplyTo, SwarmCommand, SwarmV
 use crate::store::{NodeEndpoint, StoredAttachment};
 use crate::swarm::{self, Agent, AgentCommand, Event, Identity, Status};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -297,7 +297,7 @@ impl Daemon {
         if !member.gossips || self.node.peers().len() > 1 {
             return;
         }
-        let own = IpAddr::V4(self.advertise);
+        let own = self.advertise;
         let managers = member.identity.managers.iter();
         let addresses = managers.filter_map(|manager| manager.addr.parse::<SocketAddr>().ok());
         let mut peers: Vec<SocketAddr> = addresses

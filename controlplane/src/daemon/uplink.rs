@@ -4,7 +4,7 @@ use super::{Command, Daemon};
 use crate::dataplane::Hook;
 use crate::netlink::{Enslaved, Netlink, NetlinkError};
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// The device that carries the overlay, as the daemon knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct UplinkSeen {
     enslaved: Option<Enslaved>,
 }
 
-async fn look(netlink: &Netlink, uplink: &Uplink, vtep: Ipv4Addr) -> Result<UplinkSeen, NetlinkError> {
+async fn look(netlink: &Netlink, uplink: &Uplink, vtep: IpAddr) -> Result<UplinkSeen, NetlinkError> {
     let holder = netlink.default_uplink(Some(vtep)).await.ok();
     Ok(UplinkSeen {
         name: netlink.ifname(uplink.ifindex).await?,

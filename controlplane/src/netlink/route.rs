@@ -4,19 +4,20 @@ use super::address::InterfaceAddress;
 use super::error::{errno, refused, to_io};
 use super::{Netlink, NetlinkError};
 use futures_util::TryStreamExt;
+use ipnet::IpNet;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia};
 use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The kernel's answer to how it would send to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnderlayRoute {
     /// The neighbour to hand the packet to: the gateway, or the destination itself when it is on the link.
-    pub next_hop: Ipv4Addr,
+    pub next_hop: IpAddr,
     /// The source address that the kernel would use.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Index of the device to send from.
     pub ifindex: u32,
     /// Its name.
@@ -29,7 +30,7 @@ pub struct UnderlayRoute {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
     /// The address to advertise.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Index of the device that has it.
     pub ifindex: u32,
     /// Its name.
@@ -45,13 +46,13 @@ pub enum RouteError {
     #[error("no route to {destination}: `ip route get {destination}` shows what the kernel would do")]
     NoRoute {
         /// Where to.
-        destination: Ipv4Addr,
+        destination: IpAddr,
     },
     /// A route that says no: unreachable, prohibit or blackhole.
     #[error("the route to {destination} is of type {kind}: packets there are refused")]
     Refused {
         /// Where to.
-        destination: Ipv4Addr,
+        destination: IpAddr,
         /// As `ip route` names it.
         kind: &'static str,
     },
@@ -59,34 +60,32 @@ pub enum RouteError {
     #[error("{destination} is an address of this host: a peer needs another one")]
     Local {
         /// Where to.
-        destination: Ipv4Addr,
+        destination: IpAddr,
     },
     /// Broadcast or multicast.
     #[error("{destination} is not the address of a single host")]
     NotUnicast {
         /// Where to.
-        destination: Ipv4Addr,
+        destination: IpAddr,
     },
     /// The gateway speaks another protocol.
-    #[error("the route to {destination} has the IPv6 gateway {gateway}: only IPv4 gateways are supported")]
+    #[error("the route to {destination} has the IPv6 gateway {gateway}: an IPv4 one is wanted")]
     Ipv6Gateway {
         /// Where to.
-        destination: Ipv4Addr,
+        destination: IpAddr,
         /// The gateway.
-        gateway: std::net::Ipv6Addr,
+        gateway: Ipv6Addr,
     },
     /// No interface has the address to advertise.
     #[error("no interface has the address {address}; this host has {present}")]
     NoSuchAddress {
         /// What was given.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The addresses there are, as a list.
         present: String,
     },
     /// Nothing to choose by.
-    #[error(
-        "cannot choose an address to advertise, for there is no IPv4 default route: set one; this host has {present}"
-    )]
+    #[error("cannot choose an address to advertise, for there is no default route: set one; this host has {present}")]
     NoDefaultRoute {
         /// The addresses there are, as a list.
         present: String,
@@ -95,7 +94,7 @@ pub enum RouteError {
     #[error("cannot look up the route to {destination}: {source}")]
     Kernel {
         /// Where to.
-        destination: Ipv4Addr,
+        destination: IpAddr,
         /// Why.
         source: io::Error,
     },
@@ -106,10 +105,15 @@ pub enum RouteError {
 
 impl Netlink {
     /// Asks the kernel how it would send to `destination` (`RTM_GETROUTE`).
-    pub async fn route_to(&self, destination: Ipv4Addr) -> Result<UnderlayRoute, RouteError> {
-        let request = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(destination, 32)
-            .build();
+    pub async fn route_to(&self, destination: IpAddr) -> Result<UnderlayRoute, RouteError> {
+        let request = match destination {
+            IpAddr::V4(ip) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(ip, 32)
+                .build(),
+            IpAddr::V6(ip) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(ip, 128)
+                .build(),
+        };
         let mut answer = std::pin::pin!(self.handle.route().get(request).execute());
         let message = match answer.try_next().await {
             Ok(Some(message)) => message,
@@ -139,10 +143,11 @@ impl Netlink {
         })
     }
 
-    /// The device that has the address to advertise; without one, the device and source address of the IPv4 default route.
-    pub async fn default_uplink(&self, advertise: Option<Ipv4Addr>) -> Result<Uplink, RouteError> {
+    /// The device that has the address to advertise; without one, the device and source address of the default route, of
+    /// IPv4 if there is one.
+    pub async fn default_uplink(&self, advertise: Option<IpAddr>) -> Result<Uplink, RouteError> {
         let (address, ifindex) = match advertise {
-            Some(address) => match self.holder_of(address.into()).await? {
+            Some(address) => match self.holder_of(address).await? {
                 Some(ifindex) => (address, ifindex),
                 None => {
                     return Err(RouteError::NoSuchAddress {
@@ -165,13 +170,37 @@ impl Netlink {
     }
 
     /// Whether an interface has the address.
-    pub async fn has_address(&self, address: Ipv4Addr) -> Result<bool, NetlinkError> {
-        Ok(self.holder_of(address.into()).await?.is_some())
+    pub async fn has_address(&self, address: IpAddr) -> Result<bool, NetlinkError> {
+        Ok(self.holder_of(address).await?.is_some())
     }
 
     /// Source address and device of the best default route of the main table.
-    async fn default_route_address(&self) -> Result<(Ipv4Addr, u32), RouteError> {
-        let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    async fn default_route_address(&self) -> Result<(IpAddr, u32), RouteError> {
+        let ipv4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let ipv6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        let addresses = self.addresses().await?;
+        for (request, any) in [
+            (ipv4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            (ipv6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        ] {
+            for (_, hop) in self.default_routes(request, any).await? {
+                let Some(ifindex) = hop.ifindex else { continue };
+                let own: Vec<IpNet> = on_interface(&addresses, ifindex, any).collect();
+                let beside = own
+                    .iter()
+                    .find(|net| hop.gateway.is_some_and(|gateway| net.contains(&gateway)));
+                if let Some(address) = hop.source.or(beside.or(own.first()).map(IpNet::addr)) {
+                    return Ok((address, ifindex));
+                }
+            }
+        }
+        Err(RouteError::NoDefaultRoute {
+            present: self.present_addresses().await?,
+        })
+    }
+
+    /// The default routes of one family, the best first.
+    async fn default_routes(&self, request: RouteMessage, any: IpAddr) -> Result<Vec<(u32, Hop)>, RouteError> {
         let routes: Vec<RouteMessage> = self
             .handle
             .route()
@@ -182,25 +211,12 @@ impl Netlink {
             .map_err(refused("list the routes"))?;
         let mut defaults: Vec<(u32, Hop)> = Vec::new();
         for route in routes.iter().filter(|route| is_default(route)) {
-            if let Ok(hop) = Hop::read(Ipv4Addr::UNSPECIFIED, route) {
+            if let Ok(hop) = Hop::read(any, route) {
                 defaults.push((priority(route), hop));
             }
         }
         defaults.sort_by_key(|(priority, _)| *priority);
-        let addresses = self.addresses().await?;
-        for (_, hop) in defaults {
-            let Some(ifindex) = hop.ifindex else { continue };
-            let own: Vec<ipnet::Ipv4Net> = on_interface(&addresses, ifindex).collect();
-            let beside = own
-                .iter()
-                .find(|net| hop.gateway.is_some_and(|gateway| net.contains(&gateway)));
-            if let Some(address) = hop.source.or(beside.or(own.first()).map(ipnet::Ipv4Net::addr)) {
-                return Ok((address, ifindex));
-            }
-        }
-        Err(RouteError::NoDefaultRoute {
-            present: self.present_addresses().await?,
-        })
+        Ok(defaults)
     }
 
     pub(super) async fn add_default_route(
@@ -231,11 +247,11 @@ impl Netlink {
         let shown: Vec<String> = all
             .iter()
             .map(|item| item.address.addr())
-            .filter(|ip| ip.is_ipv4() && !ip.is_loopback())
-            .map(|ip: IpAddr| ip.to_string())
+            .filter(|ip| !ip.is_loopback() && !is_link_local(*ip))
+            .map(|ip| ip.to_string())
             .collect();
         Ok(if shown.is_empty() {
-            "no IPv4 address".into()
+            "no address".into()
         } else {
             shown.join(", ")
         })
@@ -244,14 +260,14 @@ impl Netlink {
 
 /// What a route message tells about the next step.
 struct Hop {
-    gateway: Option<Ipv4Addr>,
-    source: Option<Ipv4Addr>,
+    gateway: Option<IpAddr>,
+    source: Option<IpAddr>,
     ifindex: Option<u32>,
     mtu: Option<u32>,
 }
 
 impl Hop {
-    fn read(destination: Ipv4Addr, message: &RouteMessage) -> Result<Hop, RouteError> {
+    fn read(destination: IpAddr, message: &RouteMessage) -> Result<Hop, RouteError> {
         let mut hop = Hop {
             gateway: None,
             source: None,
@@ -260,15 +276,17 @@ impl Hop {
         };
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Gateway(RouteAddress::Inet(ip)) => hop.gateway = Some(*ip),
-                RouteAttribute::Via(RouteVia::Inet(ip)) => hop.gateway = Some(*ip),
+                RouteAttribute::Gateway(RouteAddress::Inet(ip)) => hop.gateway = Some((*ip).into()),
+                RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => hop.gateway = Some((*ip).into()),
+                RouteAttribute::Via(RouteVia::Inet(ip)) => hop.gateway = Some((*ip).into()),
                 RouteAttribute::Via(RouteVia::Inet6(gateway)) => {
                     return Err(RouteError::Ipv6Gateway {
                         destination,
                         gateway: *gateway,
                     });
                 }
-                RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => hop.source = Some(*ip),
+                RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => hop.source = Some((*ip).into()),
+                RouteAttribute::PrefSource(RouteAddress::Inet6(ip)) => hop.source = Some((*ip).into()),
                 RouteAttribute::Oif(ifindex) => hop.ifindex = Some(*ifindex),
                 RouteAttribute::Metrics(metrics) => hop.mtu = mtu(metrics),
                 _ => {}
@@ -278,12 +296,15 @@ impl Hop {
     }
 }
 
-fn on_interface(all: &[InterfaceAddress], ifindex: u32) -> impl Iterator<Item = ipnet::Ipv4Net> {
+/// The addresses of an interface that are of the family of `any` and not only the link's.
+fn on_interface(all: &[InterfaceAddress], ifindex: u32, any: IpAddr) -> impl Iterator<Item = IpNet> {
     let own = all.iter().filter(move |item| item.ifindex == ifindex);
-    own.filter_map(|item| match item.address {
-        ipnet::IpNet::V4(net) => Some(net),
-        ipnet::IpNet::V6(_) => None,
-    })
+    own.map(|item| item.address)
+        .filter(move |net| net.addr().is_ipv4() == any.is_ipv4() && !is_link_local(net.addr()))
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 fn mtu(metrics: &[RouteMetric]) -> Option<u32> {
@@ -306,7 +327,7 @@ fn priority(route: &RouteMessage) -> u32 {
     found.unwrap_or(0)
 }
 
-fn unusable(destination: Ipv4Addr, why: &'static str) -> RouteError {
+fn unusable(destination: IpAddr, why: &'static str) -> RouteError {
     RouteError::Kernel {
         destination,
         source: io::Error::other(why),
@@ -314,7 +335,7 @@ fn unusable(destination: Ipv4Addr, why: &'static str) -> RouteError {
 }
 
 /// What the kernel's error numbers mean for a look-up (`fib_props` in its source).
-fn no_way(destination: Ipv4Addr, error: rtnetlink::Error) -> RouteError {
+fn no_way(destination: IpAddr, error: rtnetlink::Error) -> RouteError {
     match errno(&error) {
         Some(Errno::ENETUNREACH) => RouteError::NoRoute { destination },
         Some(Errno::EHOSTUNREACH) => RouteError::Refused {

@@ -3,6 +3,7 @@
 use super::{GRO_DEVICE, HOST_INTERFACE_PREFIX, Link, NetlinkError};
 use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::RouteType;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use std::io;
@@ -26,8 +27,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// One notice waiting is as good as many: it means "look again".
 const NOTICES: usize = 1;
 
-/// `RTNLGRP_LINK`, `_TC`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE` and `_NEXTHOP` (`linux/rtnetlink.h`).
-const GROUPS: [u32; 6] = [1, 4, 5, 7, 8, 32];
+/// `RTNLGRP_LINK`, `_TC`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE`, the same of IPv6, and `_NEXTHOP` (`linux/rtnetlink.h`).
+const GROUPS: [u32; 9] = [1, 4, 5, 7, 8, 9, 11, 19, 32];
 
 /// A notice each time that routes, links or addresses in the namespace of the calling thread have changed and are quiet again.
 /// Interfaces of weft itself do not count, but that an endpoint's is removed does: its namespace may have ended. Ends when the receiver is dropped. Needs a tokio runtime.
@@ -102,7 +103,13 @@ fn matters(mut datagram: &[u8]) -> bool {
 }
 
 fn is_own(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
-    use RouteNetlinkMessage::{DelLink, NewLink, NewQueueDiscipline, NewTrafficFilter};
+    use RouteNetlinkMessage::{DelLink, DelRoute, NewLink, NewQueueDiscipline, NewRoute, NewTrafficFilter};
+    // Every interface that comes up has a route to IPv6's multicast groups, ours too; a VTEP is none.
+    if let NetlinkPayload::InnerMessage(NewRoute(route) | DelRoute(route)) = &message.payload
+        && route.header.kind == RouteType::Multicast
+    {
+        return true;
+    }
     // That one of ours is removed matters; each that is put back or replaced would be seen as well.
     if let NetlinkPayload::InnerMessage(NewTrafficFilter(_) | NewQueueDiscipline(_)) = &message.payload {
         return true;

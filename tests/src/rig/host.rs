@@ -6,7 +6,7 @@ use super::wait::wait_until;
 use super::{BPFFS, Error, Netns, Result, object, program};
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,6 +21,7 @@ pub struct Host {
     daemon: Option<Process>,
     name: String,
     address: Ipv4Addr,
+    advertised: IpAddr,
     folder: PathBuf,
     pins: PathBuf,
     config: Map<String, Value>,
@@ -30,7 +31,13 @@ pub struct Host {
 }
 
 impl Host {
-    pub(super) fn new(netns: Netns, name: String, address: Ipv4Addr, rig: PathBuf, prefix: &str) -> Result<Self> {
+    pub(super) fn new(
+        netns: Netns,
+        name: String,
+        (address, advertised): (Ipv4Addr, IpAddr),
+        rig: PathBuf,
+        prefix: &str,
+    ) -> Result<Self> {
         let folder = rig.join(&name);
         std::fs::create_dir_all(&folder)
             .map_err(|error| Error::new(format!("cannot make {}: {error}", folder.display())))?;
@@ -40,6 +47,7 @@ impl Host {
             daemon: None,
             name,
             address,
+            advertised,
             folder,
             pins,
             config,
@@ -55,8 +63,8 @@ impl Host {
         let settings = json!({
             "node-name": self.name,
             "data-dir": self.folder.join("data"),
-            "listen-addr": self.address,
-            "advertise-addr": self.address,
+            "listen-addr": self.advertised,
+            "advertise-addr": self.advertised,
             "api-socket": self.socket(),
             "bpf-pin-dir": self.pins,
             "pidfile": self.folder.join("weftd.pid"),
@@ -72,9 +80,14 @@ impl Host {
         &self.name
     }
 
-    /// Its address on the underlay.
+    /// Its address on an underlay of IPv4.
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// Its address on the underlay, of whatever family that is.
+    pub fn advertised(&self) -> IpAddr {
+        self.advertised
     }
 
     /// Its network namespace.
@@ -250,7 +263,7 @@ impl Host {
         format!(
             "--- {} ({}), end of {}:\n{}",
             self.name,
-            self.address,
+            self.advertised,
             self.log().display(),
             tail(&self.log())
         )

@@ -30,7 +30,11 @@ fn only_names_of_rigs_have_an_owner() {
 #[test]
 fn wrong_options_are_refused_by_value() {
     for hosts in [0, MAX_HOSTS + 1] {
-        let error = Rig::new(Options { hosts, mtu: 1500 }).unwrap_err();
+        let error = Rig::new(Options {
+            hosts,
+            ..Options::default()
+        })
+        .unwrap_err();
         assert!(
             error.to_string().starts_with(&format!("{hosts} hosts: choose 1 to")),
             "{error}"

@@ -51,12 +51,13 @@ impl State {
                 "invalid gateway {gateway}: it should come with the subnet that holds it"
             )));
         }
-        let driver = options::parse(options)?;
+        let overhead = self.encapsulation_overhead();
+        let driver = options::parse(options, overhead)?;
         let subnet = self.choose_subnet(subnet)?;
         let gateway = choose_gateway(subnet, gateway)?;
         let ipv6 = ipv6.map(|wish| self.choose_ipv6(at, subnet, wish)).transpose()?;
         if ipv6.is_some() {
-            options::check_mtu_for_ipv6(driver.mtu)?;
+            options::check_mtu_for_ipv6(driver.mtu, overhead)?;
         }
         let vni = self.choose_vni(subnet, driver.vni)?;
         let id = at.new_id(|id| NetworkId::new(id).is_ok_and(|id| self.networks.contains_key(&id)));
@@ -109,6 +110,15 @@ impl State {
             )));
         }
         Ok((Reply::Done, vec![Change::RemoveNetwork(network.id.clone())]))
+    }
+
+    /// What VXLAN takes of a packet between the members, as they know each other's addresses.
+    fn encapsulation_overhead(&self) -> u32 {
+        if self.members.values().any(|member| member.address.is_ipv6()) {
+            options::ENCAPSULATION_OVERHEAD_IPV6
+        } else {
+            options::ENCAPSULATION_OVERHEAD
+        }
     }
 
     fn choose_subnet(&self, wish: Option<&str>) -> Result<Ipv4Net, Refusal> {

@@ -17,6 +17,9 @@ pub(super) const CLAMP_MSS_OPTION: &str = "com.docker.network.driver.clamp_mss";
 /// Outer Ethernet-less cost of VXLAN, bytes: inner Ethernet 14, IPv4 20, UDP 8, VXLAN 8 (`spec/overlay-driver.md` 4.5).
 pub const ENCAPSULATION_OVERHEAD: u32 = 50;
 
+/// The same where nodes reach each other by IPv6, whose header has 40 bytes.
+pub(super) const ENCAPSULATION_OVERHEAD_IPV6: u32 = 70;
+
 /// MTU of the underlay if none is given, bytes.
 pub const DEFAULT_MTU: u32 = 1500;
 
@@ -37,14 +40,15 @@ pub(super) struct DriverOptions {
     pub(super) vni: Option<Vni>,
 }
 
-pub(super) fn parse(options: &BTreeMap<String, String>) -> Result<DriverOptions, Refusal> {
+/// `overhead` is what VXLAN takes of each packet of the underlay.
+pub(super) fn parse(options: &BTreeMap<String, String>, overhead: u32) -> Result<DriverOptions, Refusal> {
     let mut parsed = DriverOptions {
-        mtu: DEFAULT_MTU - ENCAPSULATION_OVERHEAD,
+        mtu: DEFAULT_MTU - overhead,
         vni: None,
     };
     for (key, value) in options {
         match key.as_str() {
-            MTU_OPTION => parsed.mtu = mtu(value)?,
+            MTU_OPTION => parsed.mtu = mtu(value, overhead)?,
             CLAMP_MSS_OPTION => drop(clamp_mss(value)?),
             VNI_OPTION => parsed.vni = Some(vni(value)?),
             "encrypted" => {
@@ -78,29 +82,29 @@ fn clamp_mss(value: &str) -> Result<bool, Refusal> {
     })
 }
 
-fn mtu(value: &str) -> Result<u32, Refusal> {
-    let least = MIN_MTU + ENCAPSULATION_OVERHEAD;
+fn mtu(value: &str, overhead: u32) -> Result<u32, Refusal> {
+    let least = MIN_MTU + overhead;
     let underlay = value
         .parse()
         .ok()
         .filter(|mtu| (least..=MAX_UNDERLAY_MTU).contains(mtu));
-    underlay.map(|mtu| mtu - ENCAPSULATION_OVERHEAD).ok_or_else(|| {
+    underlay.map(|mtu| mtu - overhead).ok_or_else(|| {
         Refusal::invalid(format!(
             "invalid MTU value: {value:?}: {MTU_OPTION} should be the underlay's MTU, {least} to {MAX_UNDERLAY_MTU} bytes, of \
-             which VXLAN takes {ENCAPSULATION_OVERHEAD}"
+             which VXLAN takes {overhead}"
         ))
     })
 }
 
-pub(super) fn check_mtu_for_ipv6(mtu: u32) -> Result<(), Refusal> {
+pub(super) fn check_mtu_for_ipv6(mtu: u32, overhead: u32) -> Result<(), Refusal> {
     if mtu >= MIN_IPV6_MTU {
         return Ok(());
     }
     Err(Refusal::invalid(format!(
         "invalid MTU value: \"{}\": {MTU_OPTION} of a network with IPv6 should be {} or more bytes, of which VXLAN takes \
-         {ENCAPSULATION_OVERHEAD}",
-        mtu + ENCAPSULATION_OVERHEAD,
-        MIN_IPV6_MTU + ENCAPSULATION_OVERHEAD
+         {overhead}",
+        mtu + overhead,
+        MIN_IPV6_MTU + overhead
     )))
 }
 

@@ -16,7 +16,7 @@ pub const META: &[u8] = b"weft/1";
 pub struct Config {
     /// Its name; made anew at each start (`spec/networkdb.md` 3.1).
     pub name: NodeId,
-    /// Where others reach its gossip: an IPv4 address and the real port.
+    /// Where others reach its gossip: an address and the real port.
     pub advertise: SocketAddr,
     /// Where its choices come from.
     pub seed: u64,

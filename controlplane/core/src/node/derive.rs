@@ -14,7 +14,7 @@ use crate::service::{EndpointRow, Services};
 use crate::time::Instant;
 use crate::wanted::{self, Inputs, LocalAttachment, MapContents, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use weft_dataplane::abi::{Backend, BackendKey, Ip, OverlayAddress, Peer, Service, V6};
 
 impl Node {
@@ -22,7 +22,7 @@ impl Node {
     pub(super) fn derive(&mut self, now: Instant) {
         let mut rejected = BTreeSet::new();
         let (peers, endpoints) = self.decode_tables(&mut rejected);
-        let own = BTreeSet::from([IpAddr::V4(self.vtep)]);
+        let own = BTreeSet::from([self.vtep]);
         let overlay = Overlay::new(peers, &own);
         rejected.extend(overlay.contested.iter().map(ToString::to_string));
         self.log_rejected(rejected);
@@ -60,7 +60,7 @@ impl Node {
         }
     }
 
-    fn compute(&self, overlay: &Overlay, services: &Services) -> (Wanted, BTreeSet<Ipv4Addr>) {
+    fn compute(&self, overlay: &Overlay, services: &Services) -> (Wanted, BTreeSet<IpAddr>) {
         let attachment = |e: &Endpoint| LocalAttachment {
             endpoint: e.id.clone(),
             network: e.network.clone(),

@@ -4,11 +4,12 @@ use super::*;
 use crate::id::Vni;
 use crate::reconcile::{Entry, EntryKey};
 use crate::record::{ENDPOINT_TABLE, PEER_TABLE};
+use crate::wanted::sixteen_bytes;
 use std::collections::BTreeMap;
 use weft_dataplane::abi::{self, OverlayAddress, Sizes, mapped};
 
-const OWN_VTEP: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
-const OTHER_VTEP: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
+const OWN_VTEP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 1));
+const OTHER_VTEP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 2));
 const VNI: u32 = 4097;
 
 /// A node that is alone, and the time that it is told.
@@ -78,11 +79,11 @@ impl Story {
             .tell(Input::Attach(Box::new(endpoint())))
     }
 
-    fn create(&mut self, key: &str, ip: Ipv4Addr, vtep: Ipv4Addr) {
+    fn create(&mut self, key: &str, ip: Ipv4Addr, vtep: IpAddr) {
         let record = PeerRecord {
             endpoint_ip: Ipv4Net::new(ip, 24).unwrap(),
             endpoint_mac: MacAddress::from_ipv4(ip),
-            tunnel_endpoint_ip: IpAddr::V4(vtep),
+            tunnel_endpoint_ip: vtep,
             endpoint_ip6: None,
         };
         self.node
@@ -139,8 +140,8 @@ fn address(last: u8) -> OverlayAddress {
 
 fn route() -> abi::Node {
     abi::Node {
-        next_hop: mapped(OTHER_VTEP.octets()),
-        source: mapped(OWN_VTEP.octets()),
+        next_hop: sixteen_bytes(OTHER_VTEP),
+        source: sixteen_bytes(OWN_VTEP),
         ifindex: 2,
         mtu: 1500,
         family: abi::node::IPV4,
@@ -183,14 +184,14 @@ fn a_row_of_another_host_asks_for_its_route_and_fills_peers_and_nodes() {
         .tell(Input::Routes(BTreeMap::from([(OTHER_VTEP, route())])))
         .wait(GATHER)
         .steps();
-    assert_eq!(steps, [Step::Put(Entry::Node(mapped(OTHER_VTEP.octets()), route()))]);
+    assert_eq!(steps, [Step::Put(Entry::Node(sixteen_bytes(OTHER_VTEP), route()))]);
 }
 
 #[test]
 fn what_the_kernel_holds_of_others_stays_until_the_tables_had_time_to_arrive() {
     let mut present = MapContents::default();
     let peer = abi::Peer {
-        vtep: mapped(OTHER_VTEP.octets()),
+        vtep: sixteen_bytes(OTHER_VTEP),
         mac: [2; 6],
         flags: abi::peer::BACKEND,
     };

@@ -32,7 +32,7 @@ fn a_remote_record_says_where_its_address_lives() {
     let location = got.locate(&net, Ipv4Addr::new(10, 0, 0, 2)).unwrap();
     assert_eq!(
         (location.endpoint.as_str(), location.vtep),
-        ("e1", Ipv4Addr::new(192, 168, 0, 2))
+        ("e1", IpAddr::from([192, 168, 0, 2]))
     );
     assert_eq!(got.locate(&net, Ipv4Addr::new(10, 0, 0, 3)), None);
     assert_eq!(got.skipped, []);
@@ -93,10 +93,11 @@ fn of_two_records_for_an_address_the_smaller_endpoint_id_counts() {
 #[test]
 fn what_cannot_be_sent_to_is_named() {
     let got = overlay(&[
-        row("net", "e1", "10.0.0.2", "fd00::2"),
+        row("net", "e1", "10.0.0.2", "fe80::2"),
         row("net", "e2", "10.0.0.3", "0.0.0.0"),
         row("net", "e3", "224.0.0.1", "192.168.0.2"),
         row("net", "e4", "10.0.0.4", "::ffff:192.168.0.2"),
+        row("net", "e5", "10.0.0.5", "fd00::2"),
     ]);
     let skipped: Vec<_> = got
         .skipped
@@ -106,12 +107,18 @@ fn what_cannot_be_sent_to_is_named() {
     assert_eq!(
         skipped,
         [
-            ("e1", Reason::Vtep("fd00::2".parse().unwrap())),
+            ("e1", Reason::Vtep("fe80::2".parse().unwrap())),
             ("e2", Reason::Vtep("0.0.0.0".parse().unwrap())),
             ("e3", Reason::Address),
         ]
     );
-    assert_eq!(got.peers.values().map(BTreeMap::len).sum::<usize>(), 1);
+    let vteps = |peers: &BTreeMap<Ipv4Addr, Location>| peers.values().map(|peer| peer.vtep.to_string()).collect();
+    let vteps: Vec<String> = got
+        .peers
+        .values()
+        .flat_map(|peers| -> Vec<String> { vteps(peers) })
+        .collect();
+    assert_eq!(vteps, ["192.168.0.2", "fd00::2"]);
 }
 
 proptest! {

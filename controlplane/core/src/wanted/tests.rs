@@ -15,7 +15,7 @@ struct World {
     attachments: Vec<LocalAttachment>,
     peers: Vec<PeerRow>,
     tasks: Vec<EndpointRow>,
-    routes: BTreeMap<Ipv4Addr, Node>,
+    routes: BTreeMap<IpAddr, Node>,
 }
 
 fn id(network: &str) -> NetworkId {
@@ -30,8 +30,8 @@ fn ip(net: u8, last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, net, last)
 }
 
-fn vtep(last: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 168, 0, last)
+fn vtep(last: u8) -> IpAddr {
+    Ipv4Addr::new(192, 168, 0, last).into()
 }
 
 fn at(net: u8, last: u8) -> OverlayAddress {
@@ -51,8 +51,8 @@ fn at6(net: u8, last: u8) -> OverlayAddress<V6> {
 
 fn route(last: u8) -> Node {
     Node {
-        next_hop: mapped(vtep(last).octets()),
-        source: mapped(vtep(1).octets()),
+        next_hop: sixteen_bytes(vtep(last)),
+        source: sixteen_bytes(vtep(1)),
         ifindex: 2,
         mtu: 1500,
         family: abi::node::IPV4,
@@ -109,7 +109,7 @@ impl World {
             record: PeerRecord {
                 endpoint_ip: ipnet::Ipv4Net::new(ip, 24).unwrap(),
                 endpoint_mac: MacAddress::from_ipv4(ip),
-                tunnel_endpoint_ip: vtep(behind).into(),
+                tunnel_endpoint_ip: vtep(behind),
                 endpoint_ip6,
             },
         });
@@ -142,7 +142,7 @@ impl World {
     }
 
     fn with<T>(&self, look: impl FnOnce(&Inputs<'_>) -> T) -> T {
-        let overlay = Overlay::new(self.peers.clone(), &[vtep(1).into()].into());
+        let overlay = Overlay::new(self.peers.clone(), &[vtep(1)].into());
         let services = Services::new(self.tasks.clone());
         look(&Inputs {
             networks: &self.networks,

@@ -183,6 +183,28 @@ fn a_link_that_is_too_narrow_for_ipv6_is_refused() {
 }
 
 #[test]
+fn an_ipv6_underlay_takes_more_of_each_packet() {
+    let mut manager = Manager::new();
+    assert_eq!(manager.network(create("before")).mtu, 1450);
+    manager.ok(Request::MemberAdd {
+        name: "manager".into(),
+        address: "fd00::1".parse().unwrap(),
+        role: Role::Manager,
+    });
+    assert_eq!(manager.network(create("after")).mtu, 1430);
+    let refused = manager.refused(create_with(
+        "x",
+        None,
+        None,
+        &[("com.docker.network.driver.mtu", "137")],
+    ));
+    assert!(
+        refused.ends_with("138 to 65535 bytes, of which VXLAN takes 70"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn nobody_gets_the_ipv6_gateway_s_partner() {
     let mut manager = Manager::new();
     let network = manager.network(create6(
