@@ -6,7 +6,7 @@ use crate::reconcile::{Entry, EntryKey};
 use crate::record::{ENDPOINT_TABLE, PEER_TABLE};
 use crate::wanted::sixteen_bytes;
 use std::collections::BTreeMap;
-use weft_dataplane::abi::{self, OverlayAddress, Sizes, mapped};
+use weft_dataplane::abi::{self, OverlayAddress, Sizes};
 
 const OWN_VTEP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 1));
 const OTHER_VTEP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 2));
