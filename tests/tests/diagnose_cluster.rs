@@ -12,11 +12,12 @@ use weft_tests::traffic::Place;
 const TABLES: [&str; 2] = ["overlay_peer_table", "endpoint_table"];
 
 /// All maps of the data plane.
-const MAPS: [&str; 19] = [
+const MAPS: [&str; 20] = [
     "answers",
     "attachments",
     "backends",
     "backends6",
+    "clamps",
     "counters",
     "endpoints",
     "endpoints6",
@@ -307,9 +308,9 @@ fn every_map_is_told_in_text_and_json() -> Result<()> {
             .as_array()
             .map(Vec::as_slice)
             .unwrap_or_default();
-        // No network of this cluster has IPv6.
-        let ipv6 = map.ends_with('6');
-        assert_eq!(found.is_empty(), ipv6, "{map} after traffic: {reply}");
+        // No network of this cluster has IPv6, or wants its connections clamped.
+        let empty = map.ends_with('6') || map == "clamps";
+        assert_eq!(found.is_empty(), empty, "{map} after traffic: {reply}");
         assert!(
             found
                 .iter()

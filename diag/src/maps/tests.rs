@@ -237,9 +237,9 @@ fn an_unknown_name_is_told_the_known_ones() {
     assert_eq!(
         check_name("peer"),
         Err(
-            "map \"peer\" does not exist, there are: answers, attachments, backends, backends6, counters, endpoints, \
-             endpoints6, flows, flows6, fragments, fragments6, networks, nodes, peers, peers6, rotations, rotations6, \
-             services, services6"
+            "map \"peer\" does not exist, there are: answers, attachments, backends, backends6, clamps, counters, \
+             endpoints, endpoints6, flows, flows6, fragments, fragments6, networks, nodes, peers, peers6, rotations, \
+             rotations6, services, services6"
                 .to_owned()
         )
     );
