@@ -64,7 +64,7 @@ fn wrong_networks_and_services_are_refused() -> Result<()> {
         ),
         (
             "network create --subnet fd00::/64 n2",
-            &["invalid subnet fd00::/64", "IPv4"],
+            &["invalid subnet fd00::/64", "--ipv6"],
         ),
         (
             "network create --subnet 10.2.0.0/24 --gateway 10.3.0.1 n2",
