@@ -4,6 +4,7 @@
 //! Sizes are pinned at compile time, because the kernel compares keys byte by byte, padding included.
 
 pub mod address;
+pub mod affinity;
 pub mod answer;
 pub mod attachment;
 pub mod backend;
@@ -14,6 +15,8 @@ pub mod flow;
 pub mod fragment;
 pub mod front;
 pub mod jump;
+pub mod load;
+pub mod maglev;
 pub mod network;
 pub mod node;
 pub mod peer;
@@ -22,6 +25,7 @@ pub mod service;
 pub mod size;
 
 pub use address::{Ip, OverlayAddress, V4, V6, mapped, unmapped};
+pub use affinity::Affinity;
 pub use attachment::Attachment;
 pub use backend::{Backend, BackendKey};
 pub use clamp::Clamp;
@@ -29,6 +33,8 @@ pub use counter::Counter;
 pub use endpoint::Endpoint;
 pub use flow::{Flow, FlowKey};
 pub use fragment::{FragmentKey, FragmentPorts};
+pub use load::MemberKey;
+pub use maglev::{MaglevKey, MaglevPart, MaglevTable};
 pub use network::Network;
 pub use node::Node;
 pub use peer::Peer;

@@ -32,7 +32,7 @@ pub struct Service {
 
 /// One backend after the other, a step for each new connection. A backend with a weight has so many slots.
 pub const POLICY_ROUND_ROBIN: u32 = 0;
-/// By the client's address and port, from the service's table in `maglev`.
+/// By the client's address and port, from the service's table in `maglev`; round robin until it has one.
 pub const POLICY_MAGLEV: u32 = 1;
 /// Of two slots drawn at random, the backend with fewer open connections.
 pub const POLICY_LEAST_CONNECTIONS: u32 = 2;

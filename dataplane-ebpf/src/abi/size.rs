@@ -1,6 +1,6 @@
 //! How many entries each map has room for: set by the operator, made so by the loader.
 
-use super::{attachment, backend, clamp, endpoint, flow, fragment, network, node, peer, service};
+use super::{affinity, attachment, backend, clamp, endpoint, flow, fragment, load, maglev, network, node, peer, service};
 
 /// The sizes that may be set; all other maps have the size that the object says. Each holds for the map of either family, but for
 /// flows: their rings take memory from the start.
@@ -24,6 +24,10 @@ pub struct Sizes {
     pub flows6: u32,
     /// Packets under way in fragments.
     pub fragments: u32,
+    /// Parts of Maglev tables.
+    pub maglev_parts: u32,
+    /// Clients of virtual IPs with client affinity.
+    pub affinities: u32,
     /// Whether the maps of flows take their memory from the start.
     pub preallocate_flows: bool,
 }
@@ -40,11 +44,13 @@ impl Sizes {
         flows: flow::RING_ENTRIES,
         flows6: flow::RING_ENTRIES,
         fragments: fragment::MAX_ENTRIES,
+        maglev_parts: maglev::MAX_ENTRIES,
+        affinities: affinity::MAX_ENTRIES,
         preallocate_flows: false,
     };
 
     /// The maps whose size can be set: name, and entries.
-    pub fn maps(&self) -> [(&'static str, u32); 21] {
+    pub fn maps(&self) -> [(&'static str, u32); 32] {
         [
             (attachment::NAME, self.endpoints),
             (network::NAME, self.networks),
@@ -67,6 +73,17 @@ impl Sizes {
             (fragment::NAME, self.fragments),
             (fragment::NAME6, self.fragments),
             (super::answer::NAME, self.endpoints),
+            (maglev::TABLES_NAME, self.services),
+            (maglev::TABLES_NAME6, self.services),
+            (maglev::NAME, self.maglev_parts),
+            (maglev::MEMBERS_NAME, self.backends),
+            (maglev::MEMBERS_NAME6, self.backends),
+            (load::NAME, self.backends),
+            (load::NAME6, self.backends),
+            (load::WEIGHTS_NAME, self.backends),
+            (load::WEIGHTS_NAME6, self.backends),
+            (affinity::NAME, self.affinities),
+            (affinity::NAME6, self.affinities),
         ]
     }
 
@@ -83,8 +100,22 @@ impl Sizes {
             network::NAME | clamp::NAME => "max-networks",
             peer::NAME | peer::NAME6 => "max-peers",
             node::NAME => "max-nodes",
-            service::NAME | service::NAME6 | service::ROTATION_NAME | service::ROTATION_NAME6 => "max-services",
-            backend::NAME | backend::NAME6 => "max-backends",
+            service::NAME
+            | service::NAME6
+            | service::ROTATION_NAME
+            | service::ROTATION_NAME6
+            | maglev::TABLES_NAME
+            | maglev::TABLES_NAME6 => "max-services",
+            backend::NAME
+            | backend::NAME6
+            | load::NAME
+            | load::NAME6
+            | maglev::MEMBERS_NAME
+            | maglev::MEMBERS_NAME6
+            | load::WEIGHTS_NAME
+            | load::WEIGHTS_NAME6 => "max-backends",
+            maglev::NAME => "max-maglev-parts",
+            affinity::NAME | affinity::NAME6 => "max-affinities",
             flow::NAME | flow::RING_NAME => "max-flows",
             flow::NAME6 | flow::RING_NAME6 => "max-flows6",
             fragment::NAME | fragment::NAME6 => "max-fragments",
