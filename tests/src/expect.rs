@@ -78,6 +78,7 @@ pub fn age_flows(lab: &Lab) {
     let map = aya::maps::MapData::from_pin(lab.dataplane.pin_of("flows")).expect("the pinned map");
     let mut map: aya::maps::HashMap<_, FlowKey, Flow> =
         aya::maps::Map::HashMap(map).try_into().expect("the pinned map");
+    crate::policies::age(lab, crate::differential::SILENCE_SECONDS);
     for (key, mut flow) in lab.flows() {
         flow.last_seen = flow.last_seen.wrapping_sub(Timeouts::DEFAULT.udp_answered + 1);
         map.insert(key, flow, 0).expect("the pinned map");

@@ -10,6 +10,7 @@ pub mod misuse;
 pub mod model;
 pub mod namespace;
 pub mod packet;
+pub mod policies;
 pub mod programs;
 pub mod rig;
 pub mod story;

@@ -408,24 +408,29 @@ pub fn put_back(lab: &mut Lab, initial: &MapContents) {
     clear::<FragmentKey, FragmentPorts>(&lab.dataplane.pin_of(fragment::NAME));
     clear::<OverlayAddress, u32>(&lab.dataplane.pin_of(service::ROTATION_NAME));
     clear::<u32, u64>(&lab.dataplane.pin_of(answer::NAME));
+    crate::policies::put_back(lab, &BTreeMap::new());
 }
 
 /// Removes all entries of a pinned hash map.
 pub fn clear<K: Pod, V: Pod>(pin: &Path) {
+    let mut map = pinned::<K, V>(pin);
+    let keys: Vec<K> = map.keys().filter_map(Result::ok).collect();
+    for key in keys {
+        map.remove(&key)
+            .unwrap_or_else(|error| panic!("{}: {error}", pin.display()));
+    }
+}
+
+/// A pinned hash map.
+pub fn pinned<K: Pod, V: Pod>(pin: &Path) -> HashMap<MapData, K, V> {
     let map = MapData::from_pin(pin).unwrap_or_else(|error| panic!("{}: {error}", pin.display()));
     let kind = map.info().and_then(|info| info.map_type());
     let map = match kind.unwrap_or_else(|error| panic!("{}: {error}", pin.display())) {
         MapType::LruHash => Map::LruHashMap(map),
         _ => Map::HashMap(map),
     };
-    let mut map: HashMap<_, K, V> = map
-        .try_into()
-        .unwrap_or_else(|error| panic!("{}: {error}", pin.display()));
-    let keys: Vec<K> = map.keys().filter_map(Result::ok).collect();
-    for key in keys {
-        map.remove(&key)
-            .unwrap_or_else(|error| panic!("{}: {error}", pin.display()));
-    }
+    map.try_into()
+        .unwrap_or_else(|error| panic!("{}: {error}", pin.display()))
 }
 
 #[cfg(test)]

@@ -206,13 +206,14 @@ fn moves_udp_to_another_backend_when_its_own_is_gone() {
 }
 
 #[test]
-fn forgets_the_flows_of_a_backend_on_request() {
+fn forgets_the_flows_of_a_backend_that_is_gone() {
     let mut lab = Lab::new();
     for port in 1..=6 {
         lab.from_alice(&udp_to_vip(VIP, port).bytes());
     }
     assert_eq!(lab.flows().len(), 12);
-    assert_eq!(lab.dataplane.forget_flows(at(CAROL.1)).unwrap(), 4);
+    let stay = BTreeMap::from([(at(VIP), BTreeMap::from([(DAVE.1, true), (BOB.1, false)]))]);
+    assert_eq!(lab.dataplane.keep_members(&stay, &BTreeMap::new()).unwrap(), 2);
     let flows = lab.flows();
     assert_eq!(flows.len(), 8);
     assert!(

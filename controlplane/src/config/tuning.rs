@@ -82,9 +82,11 @@ numbers! {
     max_flows6, "max-flows6", "N", SIZE, size.flows6;
     /// Packets under way in fragments to or from virtual IPs at most [default: 4096]
     max_fragments, "max-fragments", "N", SMALL_SIZE, size.fragments;
-    /// Parts of Maglev tables at most; a service of up to 10 backends takes 64, of up to 40 takes 256 [default: 65536]
+    /// Parts of Maglev tables at most; a service of up to 10 backends takes 64, of up to 40 takes 256 [default: 32768]
     max_maglev_parts, "max-maglev-parts", "N", SIZE, size.maglev_parts;
-    /// Clients of services with client affinity that are remembered at most [default: 16384]
+    /// Backends of services that balance by open connections at most [default: 16384]
+    max_loads, "max-loads", "N", SIZE, size.loads;
+    /// Clients of services with client affinity that are remembered at most [default: 8192]
     max_affinities, "max-affinities", "N", SIZE, size.affinities;
     /// A balanced TCP connection is forgotten after so long without a packet, while it is not established [default: 120]
     tcp_opening_timeout, "tcp-opening-timeout", "SECONDS", SECONDS, timeout.tcp_opening;

@@ -1,4 +1,5 @@
-//! Connections that the ring has lost sight of: found by a walk over the whole table, a part at a time.
+//! Connections that somebody must look for: those that the ring has lost sight of, found by a walk over the whole table, a part at a
+//! time, and those whose backend is gone.
 //!
 //! A new connection that meets only living ones in the ring takes the slot of one of them, and a smaller ring has no slot for some. Such
 //! a connection still ends at its time-out, but nothing would take its entries away.
@@ -6,10 +7,11 @@
 use super::raw::{Cursor, RawMap};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
 use nix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use weft_dataplane::abi::flow::{self, Timeouts};
-use weft_dataplane::abi::{Flow, FlowKey, Ip, MapType, V4, V6};
+use weft_dataplane::abi::{Flow, FlowKey, Ip, MapType, OverlayAddress, V4, V6};
 
 /// A walk over a whole table takes so many calls, and the next begins so many calls after it.
 const STEPS: u32 = 60;
@@ -30,6 +32,17 @@ pub enum ExpiryError {
     /// The program could not be run.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// What is remembered of clients and backends could not be looked through.
+    #[error(transparent)]
+    Members(#[from] super::MapsError),
+}
+
+/// The members of each virtual IP, and whether a member takes new connections.
+pub type OfVip<A> = BTreeMap<OverlayAddress<A>, BTreeMap<A, bool>>;
+
+/// Whether the address takes new connections, if it is a member of the virtual IP.
+pub(super) fn member<A: Ip>(members: &OfVip<A>, vip: OverlayAddress<A>, ip: A) -> Option<bool> {
+    members.get(&vip)?.get(&ip).copied()
 }
 
 /// Where the walks over both tables are.
@@ -73,6 +86,18 @@ impl Expiry {
         v4.step::<V4>(&self.timeouts, program)?;
         v6.step::<V6>(&self.timeouts, program)
     }
+
+    /// Has `program` forget the connections to backends that have gone, and says how many there were.
+    pub(super) fn forget_departed(
+        &self,
+        program: &SchedClassifier,
+        stay: &OfVip<V4>,
+        stay6: &OfVip<V6>,
+    ) -> Result<usize, ExpiryError> {
+        let [v4, v6] = &self.tables;
+        let lost = v4.forget::<V4>(program, |vip, ip| member(stay, vip, ip).is_some())?;
+        Ok(lost + v6.forget::<V6>(program, |vip, ip| member(stay6, vip, ip).is_some())?)
+    }
 }
 
 impl Table {
@@ -104,14 +129,52 @@ impl Table {
         if self.cursor.is_none() {
             self.pause = STEPS;
         }
-        for frame in &expired {
-            program.test_run(TestRunOptions {
-                data_in: Some(frame),
-                ..TestRunOptions::default()
-            })?;
-        }
-        Ok(())
+        run(program, &expired)
     }
+
+    /// Has `program` forget the connections to whom `stays` says no of.
+    fn forget<A: Ip>(
+        &self,
+        program: &SchedClassifier,
+        stays: impl Fn(OverlayAddress<A>, A) -> bool,
+    ) -> Result<usize, ExpiryError>
+    where
+        FlowKey<A>: MapType,
+        Flow<A>: MapType,
+    {
+        let mut lost = Vec::new();
+        let walk = self.map.entries(|key, value| {
+            if let (Some(flow_key), Some(flow)) = (FlowKey::<A>::from_bytes(key), Flow::<A>::from_bytes(value))
+                && flow.flags & (flow::REPLY | flow::DIRECT) == 0
+                && !stays(
+                    OverlayAddress::new(flow_key.vni(), flow_key.destination),
+                    flow.destination,
+                )
+            {
+                let mut header = [0; flow::SWEEP_HEADER];
+                header[0] = flow::SWEEP_ALIVE;
+                lost.push([&header, key].concat());
+            }
+            Ok(())
+        });
+        walk.map_err(|source| ExpiryError::Map {
+            name: self.name,
+            source,
+        })?;
+        run(program, &lost)?;
+        Ok(lost.len())
+    }
+}
+
+/// Hands each frame to the program.
+fn run(program: &SchedClassifier, frames: &[Vec<u8>]) -> Result<(), ExpiryError> {
+    for frame in frames {
+        program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::default()
+        })?;
+    }
+    Ok(())
 }
 
 fn now_ticks() -> u32 {

@@ -1,5 +1,6 @@
 //! The only writer of the programs' maps, and their reader.
 
+use super::expiry::{OfVip, member};
 use super::front::{self as fronts, Front};
 use super::raw::RawMap;
 use aya::Ebpf;
@@ -13,9 +14,10 @@ use std::path::Path;
 use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
-    Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, MapType,
-    Network, Node, OverlayAddress, Peer, Service, Sizes, V4, V6, answer, attachment, backend, clamp, counter, endpoint,
-    flow, fragment, front, jump, network, node, peer, scratch, service,
+    Affinity, Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts,
+    MaglevKey, MaglevPart, MaglevTable, MapType, MemberKey, Network, Node, OverlayAddress, Peer, Service, Sizes, V4,
+    V6, affinity, answer, attachment, backend, clamp, counter, endpoint, flow, fragment, front, jump, load, maglev,
+    network, node, peer, scratch, service,
 };
 use weft_diag::{MapDump, MapSummary};
 
@@ -23,7 +25,7 @@ use weft_diag::{MapDump, MapSummary};
 pub const MAX_DUMP_ENTRIES: usize = 10_000;
 
 /// Names of all maps, in the order that diagnostics print them.
-pub(super) const NAMES: [&str; 31] = [
+pub(super) const NAMES: [&str; 44] = [
     attachment::NAME,
     network::NAME,
     clamp::NAME,
@@ -38,6 +40,17 @@ pub(super) const NAMES: [&str; 31] = [
     backend::NAME6,
     service::ROTATION_NAME,
     service::ROTATION_NAME6,
+    maglev::TABLES_NAME,
+    maglev::TABLES_NAME6,
+    maglev::NAME,
+    maglev::MEMBERS_NAME,
+    maglev::MEMBERS_NAME6,
+    load::WEIGHTS_NAME,
+    load::WEIGHTS_NAME6,
+    load::NAME,
+    load::NAME6,
+    affinity::NAME,
+    affinity::NAME6,
     flow::NAME,
     flow::NAME6,
     flow::RING_NAME,
@@ -52,6 +65,8 @@ pub(super) const NAMES: [&str; 31] = [
     scratch::NAME6,
     scratch::NEW_FLOW_NAME,
     scratch::NEW_FLOW_NAME6,
+    scratch::CHOICE_NAME,
+    scratch::CHOICE_NAME6,
     front::PLACES_NAME,
     front::NODES_NAME,
     front::LINKS_NAME,
@@ -157,6 +172,18 @@ impl<K: Pod + MapType + Ord, V: Pod + MapType> Table<K, V> {
             .iter()
             .take(self.max_entries as usize)
             .map(|entry| entry.map_err(|error| kernel(self.name, error)))
+    }
+
+    /// Removes the entries of which `stays` says no.
+    fn retain(&mut self, stays: impl Fn(&K, &V) -> bool) -> Result<(), MapsError> {
+        let mut gone = Vec::new();
+        for entry in self.entries() {
+            let (key, value) = entry?;
+            if !stays(&key, &value) {
+                gone.push(key);
+            }
+        }
+        gone.iter().try_for_each(|key| self.remove(key))
     }
 
     fn read(&self) -> Result<BTreeMap<K, V>, MapsError> {
@@ -346,6 +373,17 @@ tables! {
     backends6: BackendKey<V6> => Backend<V6>, backend::NAME6;
     rotations: OverlayAddress<V4> => u32, service::ROTATION_NAME;
     rotations6: OverlayAddress<V6> => u32, service::ROTATION_NAME6;
+    maglev_tables: OverlayAddress<V4> => MaglevTable, maglev::TABLES_NAME;
+    maglev_tables6: OverlayAddress<V6> => MaglevTable, maglev::TABLES_NAME6;
+    maglev: MaglevKey => MaglevPart, maglev::NAME;
+    maglev_members: MaglevKey => Backend<V4>, maglev::MEMBERS_NAME;
+    maglev_members6: MaglevKey => Backend<V6>, maglev::MEMBERS_NAME6;
+    weights: MemberKey<V4> => u32, load::WEIGHTS_NAME;
+    weights6: MemberKey<V6> => u32, load::WEIGHTS_NAME6;
+    loads: MemberKey<V4> => u32, load::NAME;
+    loads6: MemberKey<V6> => u32, load::NAME6;
+    affinities: MemberKey<V4> => Affinity<V4>, affinity::NAME;
+    affinities6: MemberKey<V6> => Affinity<V6>, affinity::NAME6;
     flows: FlowKey<V4> => Flow<V4>, flow::NAME;
     flows6: FlowKey<V6> => Flow<V6>, flow::NAME6;
     fragments: FragmentKey<V4> => FragmentPorts, fragment::NAME;
@@ -467,29 +505,19 @@ impl Maps {
         Ok(values.map_err(|error| kernel(counter::NAME, error))?.iter().sum())
     }
 
-    pub(super) fn forget_flows(&mut self, backend: OverlayAddress) -> Result<usize, MapsError> {
-        forget(&mut self.flows, backend)
+    /// Clients forget backends that take nothing new.
+    pub(super) fn keep_members(&mut self, stay: &OfVip<V4>, stay6: &OfVip<V6>) -> Result<(), MapsError> {
+        self.affinities
+            .retain(|client, affinity| member(stay, client.network_vip(), affinity.backend) == Some(true))?;
+        self.affinities6
+            .retain(|client, affinity| member(stay6, client.network_vip(), affinity.backend) == Some(true))
     }
-}
 
-fn forget<A: Ip>(flows: &mut Table<FlowKey<A>, Flow<A>>, backend: OverlayAddress<A>) -> Result<usize, MapsError>
-where
-    FlowKey<A>: Pod + MapType + Ord,
-    Flow<A>: Pod + MapType,
-{
-    let concerns = |key: &FlowKey<A>, flow: &Flow<A>| {
-        let replies = flow.flags & flow::REPLY != 0;
-        key.vni() == backend.vni() && (if replies { key.source } else { flow.destination }) == backend.ip
-    };
-    let mut keys = Vec::new();
-    for entry in flows.entries() {
-        let (key, flow) = entry?;
-        if concerns(&key, &flow) {
-            keys.push(key);
-        }
+    /// Nothing is counted any more of backends that have gone.
+    pub(super) fn keep_loads(&mut self, stay: &OfVip<V4>, stay6: &OfVip<V6>) -> Result<(), MapsError> {
+        self.loads
+            .retain(|backend, _| member(stay, backend.network_vip(), backend.ip).is_some())?;
+        self.loads6
+            .retain(|backend, _| member(stay6, backend.network_vip(), backend.ip).is_some())
     }
-    for key in &keys {
-        flows.remove(key)?;
-    }
-    Ok(keys.len())
 }

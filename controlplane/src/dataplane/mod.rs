@@ -21,7 +21,7 @@ mod tests;
 pub use attach::{AttachError, AttachMode, Hook};
 pub use cleanup::{CleanupError, Removed, clean_up};
 pub use environment::{BPFFS, EnvironmentError, MINIMUM_KERNEL};
-pub use expiry::ExpiryError;
+pub use expiry::{ExpiryError, OfVip};
 pub use log::ProgramLog;
 pub use maps::{ApplyError, MAX_DUMP_ENTRIES, MapsError};
 pub use migrate::MigrateError;
@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 use weft_core::reconcile::{self, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::flow::{self, Timeouts};
-use weft_dataplane::abi::{Counter, OverlayAddress, Sizes, global, jump, program};
+use weft_dataplane::abi::{Counter, Sizes, V4, V6, global, jump, program};
 use weft_diag::{MapDump, MapSummary};
 
 /// How to load.
@@ -270,9 +270,15 @@ impl Dataplane {
         self.maps.counter(counter)
     }
 
-    /// Forgets the balanced connections of a backend that is gone, in both directions; returns how many entries that were.
-    pub fn forget_flows(&mut self, backend: OverlayAddress) -> Result<usize, MapsError> {
-        self.maps.forget_flows(backend)
+    /// Forgets what was balanced to backends that have gone, and says how many connections that were: their next packet chooses anew, and
+    /// what does not open a connection is reset by whom it comes to. Clients whose backend takes nothing new any more forget it.
+    pub fn keep_members(&mut self, stay: &OfVip<V4>, stay6: &OfVip<V6>) -> Result<usize, ExpiryError> {
+        self.maps.keep_members(stay, stay6)?;
+        let program = self.ebpf.program(program::FLOW_SWEEP);
+        let program: &SchedClassifier = program.ok_or(ProgramError::NotLoaded)?.try_into()?;
+        let lost = self.expiry.forget_departed(program, stay, stay6)?;
+        self.maps.keep_loads(stay, stay6)?;
+        Ok(lost)
     }
 
     /// Takes a part of the balanced connections that have expired out of the table. New connections do so as well, as they come; this is

@@ -9,7 +9,7 @@ pub const NAME6: &str = "affinities6";
 
 /// Containers of this node, each with the virtual IPs that it talks to. When it is full the client that was longest away is forgotten,
 /// and gets whatever backend is next.
-pub const MAX_ENTRIES: u32 = 16_384;
+pub const MAX_ENTRIES: u32 = 8192;
 
 /// The backend of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

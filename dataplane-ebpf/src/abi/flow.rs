@@ -30,6 +30,8 @@ pub const RING_STEPS: u32 = 2;
 
 /// What precedes the key in a frame that has `flow_sweep` look at one connection: the kernel wants an Ethernet header.
 pub const SWEEP_HEADER: usize = 14;
+/// The first byte of a frame that has `flow_sweep` forget the connection even if it is alive.
+pub const SWEEP_ALIVE: u8 = 1;
 
 /// A packet of the flow as it arrives, before translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +95,16 @@ pub const RESET: u32 = 16;
 pub const DIRECT: u32 = 32;
 /// TCP: the client has acknowledged the backend's answer.
 pub const ESTABLISHED: u32 = 64;
+/// The connection is in its backend's load. Where it is over, the bit goes from the entry without [`REPLY`] first, once.
+pub const COUNTED: u32 = 128;
+/// Both sides have sent a FIN.
+pub const BOTH_FINISHED: u32 = CLIENT_FINISHED | BACKEND_FINISHED;
+
+/// Whether a connection of these flags has nothing more to say.
+#[inline(always)]
+pub const fn is_over(flags: u32) -> bool {
+    flags & RESET != 0 || flags & BOTH_FINISHED == BOTH_FINISHED
+}
 
 /// One tick in nanoseconds, as a shift: 16.8 ms. 32 bits of ticks last for 2.2 years.
 pub const TICK_SHIFT: u32 = 24;

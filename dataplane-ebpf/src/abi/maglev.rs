@@ -19,8 +19,8 @@ pub const MEMBERS_NAME: &str = "maglev_members";
 /// Name of the map for IPv6.
 pub const MEMBERS_NAME6: &str = "maglev_members6";
 
-/// Parts of all tables together: those of a thousand services of up to ten backends. Memory is taken as tables come.
-pub const MAX_ENTRIES: u32 = 65_536;
+/// Parts of all tables together: those of five hundred services of up to ten backends. Memory is taken as tables come.
+pub const MAX_ENTRIES: u32 = 32_768;
 
 /// How many entries of a table one part holds.
 pub const PART: u32 = 64;

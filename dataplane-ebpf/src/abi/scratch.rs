@@ -10,6 +10,11 @@ pub const NEW_FLOW_NAME: &str = "new_flow";
 /// Name of the map for IPv6.
 pub const NEW_FLOW_NAME6: &str = "new_flow6";
 
+/// Name of the map: per-CPU array with one entry, what the choice of a backend works with.
+pub const CHOICE_NAME: &str = "choice";
+/// Name of the map for IPv6.
+pub const CHOICE_NAME6: &str = "choice6";
+
 /// One a CPU.
 pub const MAX_ENTRIES: u32 = 1;
 

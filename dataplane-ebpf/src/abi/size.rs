@@ -1,6 +1,8 @@
 //! How many entries each map has room for: set by the operator, made so by the loader.
 
-use super::{affinity, attachment, backend, clamp, endpoint, flow, fragment, load, maglev, network, node, peer, service};
+use super::{
+    affinity, attachment, backend, clamp, endpoint, flow, fragment, load, maglev, network, node, peer, service,
+};
 
 /// The sizes that may be set; all other maps have the size that the object says. Each holds for the map of either family, but for
 /// flows: their rings take memory from the start.
@@ -26,6 +28,8 @@ pub struct Sizes {
     pub fragments: u32,
     /// Parts of Maglev tables.
     pub maglev_parts: u32,
+    /// Backends of virtual IPs that balance by open connections.
+    pub loads: u32,
     /// Clients of virtual IPs with client affinity.
     pub affinities: u32,
     /// Whether the maps of flows take their memory from the start.
@@ -45,6 +49,7 @@ impl Sizes {
         flows6: flow::RING_ENTRIES,
         fragments: fragment::MAX_ENTRIES,
         maglev_parts: maglev::MAX_ENTRIES,
+        loads: load::MAX_ENTRIES,
         affinities: affinity::MAX_ENTRIES,
         preallocate_flows: false,
     };
@@ -76,12 +81,12 @@ impl Sizes {
             (maglev::TABLES_NAME, self.services),
             (maglev::TABLES_NAME6, self.services),
             (maglev::NAME, self.maglev_parts),
-            (maglev::MEMBERS_NAME, self.backends),
-            (maglev::MEMBERS_NAME6, self.backends),
-            (load::NAME, self.backends),
-            (load::NAME6, self.backends),
-            (load::WEIGHTS_NAME, self.backends),
-            (load::WEIGHTS_NAME6, self.backends),
+            (maglev::MEMBERS_NAME, self.maglev_parts),
+            (maglev::MEMBERS_NAME6, self.maglev_parts),
+            (load::NAME, self.loads),
+            (load::NAME6, self.loads),
+            (load::WEIGHTS_NAME, self.loads),
+            (load::WEIGHTS_NAME6, self.loads),
             (affinity::NAME, self.affinities),
             (affinity::NAME6, self.affinities),
         ]
@@ -106,15 +111,9 @@ impl Sizes {
             | service::ROTATION_NAME6
             | maglev::TABLES_NAME
             | maglev::TABLES_NAME6 => "max-services",
-            backend::NAME
-            | backend::NAME6
-            | load::NAME
-            | load::NAME6
-            | maglev::MEMBERS_NAME
-            | maglev::MEMBERS_NAME6
-            | load::WEIGHTS_NAME
-            | load::WEIGHTS_NAME6 => "max-backends",
-            maglev::NAME => "max-maglev-parts",
+            backend::NAME | backend::NAME6 => "max-backends",
+            maglev::NAME | maglev::MEMBERS_NAME | maglev::MEMBERS_NAME6 => "max-maglev-parts",
+            load::NAME | load::NAME6 | load::WEIGHTS_NAME | load::WEIGHTS_NAME6 => "max-loads",
             affinity::NAME | affinity::NAME6 => "max-affinities",
             flow::NAME | flow::RING_NAME => "max-flows",
             flow::NAME6 | flow::RING_NAME6 => "max-flows6",

@@ -7,13 +7,11 @@ use super::cursor::Packet;
 use super::datagram::Datagram;
 use super::family::{Family, Refusal, Trouble};
 use super::flows::{self, Found};
-use super::frame::Aligned;
 use super::verdict::Verdict;
-use super::{answer, encap, helper, icmp_error, local, maps};
-use weft_dataplane::abi::flow::{BACKEND_FINISHED, CLIENT_FINISHED, DIRECT, REPLY, RESET};
-use weft_dataplane::abi::{
-    Attachment, BackendKey, Counter, Endpoint, Flow, FlowKey, Ip, OverlayAddress, Peer, Service, peer,
-};
+use super::{answer, encap, helper, icmp_error, local, maps, policy};
+use weft_dataplane::abi::flow::{BACKEND_FINISHED, CLIENT_FINISHED, COUNTED, DIRECT, REPLY, RESET};
+use weft_dataplane::abi::service::POLICY_LEAST_CONNECTIONS;
+use weft_dataplane::abi::{Attachment, Counter, Endpoint, Flow, FlowKey, Ip, OverlayAddress, Peer, Service, peer};
 use weft_dataplane::packet::ipv4;
 
 /// Where an address of the overlay lives.
@@ -293,19 +291,19 @@ fn choose<F: Family>(
     if service.backend_count == 0 {
         return Err(Counter::DropNoBackend);
     }
-    let vip = OverlayAddress::new(attachment.vni, key.destination);
-    let turn = F::next_rotation(&vip).unwrap_or_else(helper::random);
-    let slot = Aligned(BackendKey {
-        vni: attachment.vni,
-        vip: key.destination,
-        slot: turn % service.backend_count,
-    });
-    let backend = F::backend(&slot.0).ok_or(Counter::DropNoBackend)?;
+    if !policy::choose::<F>(attachment.vni, service, key, now) {
+        return Err(Counter::DropNoBackend);
+    }
+    let backend = F::choosing().ok_or(Counter::DropNoBackend)?.backend;
     let place = locate::<F>(attachment, backend.ip).ok_or(Counter::DropBackendGone)?;
     let flow = F::new_flow().ok_or(Counter::DropFlowTableFull)?;
     *flow = Flow {
         last_seen: now,
-        flags: 0,
+        flags: if service.policy == POLICY_LEAST_CONNECTIONS {
+            COUNTED
+        } else {
+            0
+        },
         source: if place.is_client() {
             // The client is its own backend: it must not see itself as the other end, so the virtual IP is.
             key.destination
@@ -321,6 +319,9 @@ fn choose<F: Family>(
     flow.slot = flows::take_slot::<F>(key, now);
     if !flows::remember::<F>(key, flow) {
         return Err(Counter::DropFlowTableFull);
+    }
+    if flow.flags & COUNTED != 0 {
+        policy::begin::<F>(key, flow);
     }
     maps::count(Counter::FlowCreated);
     Ok(Choice { flow, place })
@@ -495,6 +496,6 @@ fn follow_direct<F: Family>(
         // The answer of a backend to its client.
         return Ok(None);
     }
-    flows::follow::<F>(key, found, datagram, now);
+    flows::note::<F>(key, found, datagram.tcp_flags, now);
     Ok(Some(found.flow))
 }

@@ -5,11 +5,12 @@ use super::cursor::Packet;
 use super::datagram::Datagram;
 use super::helper::Refused;
 use super::maps::FamilyMaps;
+use super::members::MemberMaps;
 use super::quoted::{self, Quoted};
 use super::verdict::Verdict;
 use super::{answer, answer6, translate};
 use weft_dataplane::abi::{Attachment, Counter, Flow, Ip, V4, V6, jump};
-use weft_dataplane::packet::{Header, Ipv4, Ipv6, ethernet, hash, ipv4, ipv6};
+use weft_dataplane::packet::{Header, Ipv4, Ipv6, Ports, ethernet, hash, ipv4, ipv6};
 
 /// IPv4.
 #[derive(Clone, Copy)]
@@ -43,7 +44,7 @@ pub(super) struct Refusal<A> {
 }
 
 /// A family of addresses.
-pub(super) trait Family: FamilyMaps<Ip: Ip> + Copy + 'static {
+pub(super) trait Family: FamilyMaps<Ip: Ip> + MemberMaps + Copy + 'static {
     /// Its EtherType.
     const ETHERTYPE: [u8; 2];
     /// Protocol number of its ICMP.
@@ -58,7 +59,12 @@ pub(super) trait Family: FamilyMaps<Ip: Ip> + Copy + 'static {
     /// Whether it is a multicast group or the limited broadcast.
     fn is_group(ip: &Self::Ip) -> bool;
     /// A hash of the flow.
-    fn hash(datagram: &Datagram<Self::Ip>) -> u32;
+    fn hash_of(source: Self::Ip, destination: Self::Ip, ports: Ports, protocol: u8) -> u32;
+    /// The same of a packet.
+    #[inline(always)]
+    fn hash(datagram: &Datagram<Self::Ip>) -> u32 {
+        Self::hash_of(datagram.source, datagram.destination, datagram.ports, datagram.protocol)
+    }
     /// Reads the packet that starts `offset` bytes after the start of the frame and reaches to its end into a new `datagram`: in its place,
     /// because the verifier refuses some of the ways in which the compiler copies one.
     fn read(packet: &mut Packet, offset: usize, datagram: &mut Datagram<Self::Ip>) -> Result<(), Counter>;
@@ -102,8 +108,8 @@ impl Family for Inet {
     }
 
     #[inline(always)]
-    fn hash(datagram: &Datagram<V4>) -> u32 {
-        hash::flow(datagram.source, datagram.destination, datagram.ports, datagram.protocol)
+    fn hash_of(source: V4, destination: V4, ports: Ports, protocol: u8) -> u32 {
+        hash::flow(source, destination, ports, protocol)
     }
 
     #[inline(always)]
@@ -190,8 +196,8 @@ impl Family for Inet6 {
     }
 
     #[inline(always)]
-    fn hash(datagram: &Datagram<V6>) -> u32 {
-        hash::flow6(datagram.source, datagram.destination, datagram.ports, datagram.protocol)
+    fn hash_of(source: V6, destination: V6, ports: Ports, protocol: u8) -> u32 {
+        hash::flow6(source, destination, ports, protocol)
     }
 
     #[inline(always)]

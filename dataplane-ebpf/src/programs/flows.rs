@@ -6,8 +6,9 @@
 use super::datagram::Datagram;
 use super::family::Family;
 use super::maps::{self, FlowEntry};
+use super::policy;
 use weft_dataplane::abi::flow::{
-    ANSWERED, BACKEND_FINISHED, CLIENT_FINISHED, ESTABLISHED, REPLY, RESET, RING_STEPS, TOUCH_TICKS,
+    ANSWERED, BACKEND_FINISHED, CLIENT_FINISHED, COUNTED, ESTABLISHED, REPLY, RESET, RING_STEPS, TOUCH_TICKS, is_over,
 };
 use weft_dataplane::abi::{Counter, Flow, FlowKey, Ip};
 use weft_dataplane::packet::transport::{ACK, FIN, RST, SYN};
@@ -49,6 +50,9 @@ pub(super) fn find<F: Family>(key: &FlowKey<F::Ip>, now: u32) -> Option<Found<F:
 /// Forgets both directions.
 #[inline(always)]
 pub(super) fn forget<F: Family>(key: &FlowKey<F::Ip>, flow: &Flow<F::Ip>) {
+    if flow.flags & COUNTED != 0 {
+        policy::finish::<F>(key, flow);
+    }
     if let Some(scratch) = F::scratch() {
         scratch.twin_key = key.twin(flow);
         F::remove_flow(&scratch.twin_key);
@@ -86,18 +90,29 @@ pub(super) fn follow<F: Family>(key: &FlowKey<F::Ip>, found: &Found<F::Ip>, data
 #[inline(always)]
 pub(super) fn follow_bits<F: Family>(key: &FlowKey<F::Ip>, found: &Found<F::Ip>, bits: u8, now: u32) {
     let flow = found.flow;
+    let news = note::<F>(key, found, bits, now);
+    if news != 0 && flow.flags & COUNTED != 0 && is_over(flow.flags | news) {
+        policy::finish::<F>(key, flow);
+    }
+}
+
+/// [`follow`], of a connection that is in no load; what is new in its state.
+#[inline(always)]
+pub(super) fn note<F: Family>(key: &FlowKey<F::Ip>, found: &Found<F::Ip>, bits: u8, now: u32) -> u32 {
+    let flow = found.flow;
     let news = state(bits, flow.flags, key.is_tcp()) & !flow.flags;
     if news == 0 && now.wrapping_sub(flow.last_seen) <= TOUCH_TICKS {
-        return;
+        return 0;
     }
     found.entry.see(now);
     found.entry.add(news);
-    let Some(scratch) = F::scratch() else { return };
+    let Some(scratch) = F::scratch() else { return news };
     scratch.twin_key = key.twin(flow);
     if let Some(twin) = F::flow(&scratch.twin_key) {
         twin.see(now);
         twin.add(news);
     }
+    news
 }
 
 /// The flags that a packet brings (RFC 9293 section 3.3.2, seen from between the two).
@@ -156,9 +171,7 @@ pub(super) fn is_free<F: Family>(slot: u32, now: u32) -> bool {
     if !flow.is_expired(key.is_tcp(), &maps::timeouts(), now) {
         return false;
     }
-    scratch.twin_key = key.twin(flow);
-    F::remove_flow(&scratch.twin_key);
-    F::remove_flow(key);
+    forget::<F>(key, flow);
     maps::count(Counter::FlowExpired);
     true
 }

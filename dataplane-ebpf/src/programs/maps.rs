@@ -73,7 +73,7 @@ fn ring_size(set: &Global<u32>) -> u32 {
 macro_rules! maps {
     ($($name:literal is $constant:path, $ident:ident: $type:ty = $value:expr;)+) => {
         $(
-            const _: () = assert!(same($name, $constant));
+            const _: () = assert!($crate::programs::maps::same($name, $constant));
 
             #[map(name = $name)]
             static $ident: $type = $value;
@@ -81,8 +81,10 @@ macro_rules! maps {
     };
 }
 
+pub(super) use maps;
+
 /// Whether the name in the object is the name in the contract.
-const fn same(a: &str, b: &str) -> bool {
+pub(super) const fn same(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let mut index = 0;
     while index < a.len() && index < b.len() && a[index] == b[index] {
@@ -92,7 +94,7 @@ const fn same(a: &str, b: &str) -> bool {
 }
 
 /// Hash maps take the memory of an entry when it comes: their limits are for clusters a hundred times larger than most.
-const AS_NEEDED: u32 = BPF_F_NO_PREALLOC;
+pub(super) const AS_NEEDED: u32 = BPF_F_NO_PREALLOC;
 
 maps! {
     "attachments" is attachment::NAME, ATTACHMENTS: HashMap<u32, Attachment> = HashMap::with_max_entries(attachment::MAX_ENTRIES, AS_NEEDED);
@@ -423,6 +425,13 @@ impl<A: Ip> FlowEntry<A> {
         unsafe { (&raw mut (*self.entry).last_seen).write(now) };
     }
 
+    /// Takes the flag away; whether it was there. Of several who ask, one is told so.
+    #[inline(always)]
+    pub(super) fn take(&self, flag: u32) -> bool {
+        // SAFETY: as in `get`. Needed because the entry is written in place.
+        unsafe { fetch_and(&raw mut (*self.entry).flags, !flag) & flag != 0 }
+    }
+
     /// Adds flags to those that it has.
     #[inline(always)]
     pub(super) fn add(&self, flags: u32) {
@@ -444,8 +453,21 @@ pub(super) fn unknown(place: &mut u64, number: u32) -> u32 {
 
 /// Adds one, and gives what was there before.
 #[inline(always)]
-fn fetch_add(word: *mut u32) -> u32 {
-    let mut turn = 1_u64;
+pub(super) fn fetch_add(word: *mut u32) -> u32 {
+    add(word, 1)
+}
+
+/// Takes one away, if there is one: of two at once the second may find none, so what wraps is put back.
+#[inline(always)]
+pub(super) fn take_one(word: *mut u32) {
+    if add(word, u32::MAX) == 0 {
+        add(word, 1);
+    }
+}
+
+#[inline(always)]
+fn add(word: *mut u32, number: u32) -> u32 {
+    let mut turn = u64::from(number);
     // SAFETY: the word is in a map's entry, whose memory stays mapped for the whole run of the program, and is aligned to 4 bytes; all
     // writers use this instruction. Needed because the BPF target of Rust has no 32-bit atomics, while the kernel has them
     // since 5.12.
@@ -459,6 +481,25 @@ fn fetch_add(word: *mut u32) -> u32 {
     turn as u32
 }
 
+/// Leaves only these bits, and gives what was there before.
+///
+/// # Safety
+///
+/// The word is in a map's entry and aligned to 4 bytes.
+#[inline(always)]
+unsafe fn fetch_and(word: *mut u32, bits: u32) -> u32 {
+    let mut before = u64::from(bits);
+    // SAFETY: as in `add`.
+    unsafe {
+        core::arch::asm!(
+            "w2 = atomic_fetch_and((u32 *)(r1 + 0), w2)",
+            inout("r2") before,
+            in("r1") word,
+        );
+    }
+    before as u32
+}
+
 /// Sets bits.
 ///
 /// # Safety
@@ -466,7 +507,7 @@ fn fetch_add(word: *mut u32) -> u32 {
 /// The word is in a map's entry and aligned to 4 bytes.
 #[inline(always)]
 unsafe fn atomic_or(word: *mut u32, bits: u32) {
-    // SAFETY: as in `fetch_add`.
+    // SAFETY: as in `add`.
     unsafe {
         core::arch::asm!(
             "lock *(u32 *)(r1 + 0) |= w2",

@@ -1,13 +1,15 @@
 //! Forgets what has expired, while nothing comes that would: run by the daemon now and then, on no packet at all.
 //!
-//! A frame with a key in it names one connection, in either direction; any other means the next slots of the rings.
+//! A frame with a key in it names one connection, in either direction: it is forgotten if it has expired, or in any case if the frame
+//! says so. Any other frame means the next slots of the rings.
 
 use super::cursor::Packet;
 use super::family::{Family, Inet, Inet6};
+use super::frame::Aligned;
 use super::{flows, helper};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use weft_dataplane::abi::flow::SWEEP_HEADER;
+use weft_dataplane::abi::flow::{SWEEP_ALIVE, SWEEP_HEADER};
 use weft_dataplane::abi::{FlowKey, MapType, V4, V6};
 
 /// How many slots of each ring one run looks at.
@@ -39,8 +41,15 @@ where
     FlowKey<F::Ip>: MapType,
 {
     let Some(scratch) = F::scratch() else { return };
-    if packet.read(SWEEP_HEADER as u32, &mut scratch.other).is_ok() {
-        flows::find::<F>(&scratch.other, now);
+    let mut kind = Aligned([0; 8]);
+    if packet.read_bytes(0, &mut kind.0).is_err() || packet.read(SWEEP_HEADER as u32, &mut scratch.other).is_err() {
+        return;
+    }
+    let Some(found) = flows::find::<F>(&scratch.other, now) else {
+        return;
+    };
+    if kind.0[0] == SWEEP_ALIVE {
+        flows::forget::<F>(&scratch.other, found.flow);
     }
 }
 

@@ -8,8 +8,9 @@ mod told;
 
 pub use random::Numbers;
 
-use crate::model::{Change, Origin, Output, Way, World};
+use crate::model::{Address, Change, Members, Origin, Output, Policy, Way, World};
 use crate::packet::Ip;
+use crate::policies::{self, Member};
 use crate::programs::{Action, Lab};
 use crate::table;
 use std::collections::BTreeMap;
@@ -18,11 +19,14 @@ use weft_core::reconcile::{self, Entry, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
     self, Attachment, Backend, BackendKey, Counter, Endpoint, Flow, FlowKey, MapType, Network, Node, OverlayAddress,
-    Peer, Service, V6, flow, mapped, node,
+    Peer, Service, Sizes, V6, flow, mapped, node,
 };
 
 /// Packets in a sequence. No container may be sent so many errors that the programs send it no more.
 const LENGTH: usize = 24;
+
+/// A time without packets takes so long: longer than the affinity of any random virtual IP.
+pub(crate) const SILENCE_SECONDS: u32 = 181;
 
 /// How often a difference must come again to be one: points in time are not in the model, so a run that was held up may differ.
 const ATTEMPTS: usize = 3;
@@ -34,6 +38,19 @@ pub enum Event {
     Packet(Origin, Vec<u8>),
     /// A time without packets passes.
     Silence,
+    /// Virtual IPs have other backends or policies, and these members.
+    Services(Box<Balancing>),
+}
+
+/// All that a node knows of virtual IPs.
+#[derive(Clone, Debug, Default)]
+pub struct Balancing {
+    /// Backends.
+    pub services: BTreeMap<Address, Vec<Ip>>,
+    /// Policies.
+    pub policies: BTreeMap<Address, Policy>,
+    /// Members.
+    pub members: Members,
 }
 
 /// Maps, and what happens then.
@@ -50,8 +67,36 @@ pub struct Sequence {
 pub struct Difference {
     /// Which event.
     index: usize,
-    expected: (Output, BTreeMap<Way, Change>),
-    got: (Output, BTreeMap<Way, Change>),
+    expected: (Output, Known),
+    got: (Output, Known),
+}
+
+/// What the programs remember.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    connections: BTreeMap<Way, Change>,
+    loads: BTreeMap<Member, u32>,
+    affinities: BTreeMap<Member, Ip>,
+}
+
+impl Known {
+    fn to_model(world: &World) -> Known {
+        let backend = |(client, (backend, _)): (&Member, &(Ip, bool))| (*client, *backend);
+        Known {
+            connections: world.connections.clone(),
+            loads: world.loads.clone(),
+            affinities: world.affinities.iter().map(backend).collect(),
+        }
+    }
+
+    /// Points in time are not compared: the model's count.
+    fn to_programs(connections: BTreeMap<Way, Change>, dataplane: &Dataplane, world: &World) -> Known {
+        Known {
+            connections: with_times_of(connections, world),
+            loads: policies::loads(dataplane),
+            affinities: policies::affinities(dataplane),
+        }
+    }
 }
 
 /// How many packets went through both, and what became of them.
@@ -90,17 +135,26 @@ fn differs(lab: &mut Lab, sequence: &Sequence) -> Option<Difference> {
 /// Runs a sequence through both, up to the first difference.
 fn compare(lab: &mut Lab, sequence: &Sequence, summary: &mut Summary) -> Option<Difference> {
     table::put_back(lab, &contents(&sequence.world, lab));
+    policies::put(lab, &sequence.world.policies);
     let mut world = sequence.world.clone();
     let mut start = 0;
-    for part in sequence.events.split_inclusive(|event| matches!(event, Event::Silence)) {
+    for part in sequence
+        .events
+        .split_inclusive(|event| !matches!(event, Event::Packet(..)))
+    {
         let uplink = lab.uplink;
         let (model, counts) = (&mut world, &mut *summary);
         if let Some(difference) = lab.enter(|dataplane| compare_part(dataplane, uplink, model, part, start, counts)) {
             return Some(difference);
         }
-        if let Some(Event::Silence) = part.last() {
-            crate::expect::age_flows(lab);
-            world.connections.values_mut().for_each(|change| change.stale = true);
+        match part.last() {
+            Some(Event::Silence) => {
+                crate::expect::age_flows(lab);
+                world.connections.values_mut().for_each(|change| change.stale = true);
+                world.affinities.values_mut().for_each(|(_, stale)| *stale = true);
+            }
+            Some(Event::Services(balancing)) => change_services(lab, &mut world, balancing),
+            _ => {}
         }
         start += part.len();
     }
@@ -148,12 +202,13 @@ fn compare_part(
         for (counter, count) in &got.counted {
             *summary.counted.entry(*counter).or_insert(0) += count;
         }
-        let connections = with_times_of(connections, world);
-        if got != expected || connections != world.connections {
+        let known = Known::to_programs(connections, dataplane, world);
+        let wanted = Known::to_model(world);
+        if got != expected || known != wanted {
             return Some(Difference {
                 index: start + index,
-                expected: (expected, world.connections.clone()),
-                got: (got, connections),
+                expected: (expected, wanted),
+                got: (got, known),
             });
         }
     }
@@ -171,7 +226,26 @@ fn translated_port(connections: &BTreeMap<Way, Change>, world: &World) -> Option
     ports.next()
 }
 
-/// Points in time are not compared: the model's count.
+/// Gives programs and model other virtual IPs, as the daemon does.
+fn change_services(lab: &mut Lab, world: &mut World, balancing: &Balancing) {
+    world.services.clone_from(&balancing.services);
+    world.policies.clone_from(&balancing.policies);
+    let wanted = contents(world, lab);
+    let present = lab.dataplane.present().unwrap_or_else(|error| panic!("{error}"));
+    lab.apply(&reconcile::steps(&wanted, &present, &Sizes::DEFAULT));
+    policies::put(lab, &world.policies);
+    let stay = balancing
+        .members
+        .iter()
+        .map(|((vni, vip), members)| (OverlayAddress::new(*vni, *vip), members.clone()))
+        .collect();
+    let kept = lab.dataplane.keep_members(&stay, &BTreeMap::new());
+    kept.unwrap_or_else(|error| panic!("{error}"));
+    // The daemon takes the position with the virtual IP.
+    world.turns.retain(|vip, _| world.services.contains_key(vip));
+    world.keep_members(&balancing.members);
+}
+
 fn with_times_of(mut connections: BTreeMap<Way, Change>, world: &World) -> BTreeMap<Way, Change> {
     for (way, change) in &mut connections {
         change.stale = world.connections.get(way).is_some_and(|change| change.stale);
@@ -221,6 +295,7 @@ fn connections(dataplane: &Dataplane) -> BTreeMap<Way, Change> {
             backend_finished: value.flags & flow::BACKEND_FINISHED != 0,
             reset: value.flags & flow::RESET != 0,
             stale: false,
+            counted: value.flags & (flow::COUNTED | flow::REPLY) == flow::COUNTED,
         };
         (way, change)
     };
@@ -294,8 +369,11 @@ fn contents(world: &World, lab: &Lab) -> MapContents {
         }
         let service = Service {
             backend_count: backends.len() as u32,
-            policy: abi::service::POLICY_ROUND_ROBIN,
-            affinity_seconds: 0,
+            policy: world.policies.get(&(*vni, *vip)).map_or(0, |policy| policy.kind),
+            affinity_seconds: world
+                .policies
+                .get(&(*vni, *vip))
+                .map_or(0, |policy| policy.affinity_seconds),
         };
         entries.push(Entry::Service(at((*vni, *vip)), service));
     }

@@ -1,11 +1,13 @@
 //! Random maps and packets. Addresses and ports are few, so that packets meet, and most packets are nearly right, so that they get far.
 
-use super::{Event, Sequence};
+use super::{Balancing, Event, Sequence};
 use crate::expect::{SHORTEST_IPV4, SHORTEST_IPV6};
-use crate::model::{Attachment, Origin, World};
+use crate::model::{Attachment, Origin, Policy, World};
 use crate::packet::{Datagram, Ip, Mac, Payload, Tunnel, arp_bytes, ethernet_bytes};
 use crate::programs::{FOREIGN_VNI, GATEWAY, Lab, UPLINK, VNI};
+use std::collections::BTreeMap;
 use weft_dataplane::abi::VXLAN_PORT;
+use weft_dataplane::abi::service::{POLICY_LEAST_CONNECTIONS, POLICY_MAGLEV};
 use weft_dataplane::packet::{Arp, arp, checksum, ethernet, ipv4};
 
 /// A second network, in which the same addresses may be others.
@@ -60,16 +62,75 @@ fn station(number: u8) -> (Mac, Ip) {
 
 /// A random sequence.
 pub(super) fn sequence(numbers: &mut Numbers, lab: &Lab, length: usize) -> Sequence {
-    let world = world(numbers, lab);
+    let first = world(numbers, lab);
+    let mut world = first.clone();
     let event = |_| {
         if numbers.once_in(30) {
             return Event::Silence;
+        }
+        if numbers.once_in(20) {
+            let balancing = balancing(numbers, &world);
+            (world.services, world.policies) = (balancing.services.clone(), balancing.policies.clone());
+            return Event::Services(Box::new(balancing));
         }
         let (origin, packet) = packet(numbers, &world, lab);
         Event::Packet(origin, packet)
     };
     let events = (0..length).map(event).collect();
-    Sequence { world, events }
+    Sequence { world: first, events }
+}
+
+/// Other backends and policies of some virtual IPs. Who is no backend any more may stay to drain.
+fn balancing(numbers: &mut Numbers, world: &World) -> Balancing {
+    let mut now = Balancing {
+        services: world.services.clone(),
+        policies: world.policies.clone(),
+        members: BTreeMap::new(),
+    };
+    for (address, backends) in &mut now.services {
+        let before = backends.clone();
+        if !numbers.once_in(3) {
+            *backends = (0..numbers.below(4)).map(|_| backend(numbers)).collect();
+            now.policies.remove(address);
+            now.policies
+                .extend(policy(numbers, backends).map(|policy| (*address, policy)));
+        }
+        let draining = before.into_iter().filter(|_| numbers.once_in(2)).map(|ip| (ip, false));
+        let mut members: BTreeMap<Ip, bool> = draining.collect();
+        members.extend(backends.iter().map(|ip| (*ip, true)));
+        now.members.insert(*address, members);
+    }
+    now
+}
+
+/// How a virtual IP with these backends chooses, if not by turns.
+fn policy(numbers: &mut Numbers, backends: &[Ip]) -> Option<Policy> {
+    let kind = numbers.below(4) as u32;
+    let affinity_seconds = if numbers.once_in(4) { 60 } else { 0 };
+    let mut policy = Policy {
+        kind,
+        affinity_seconds,
+        ..Policy::default()
+    };
+    if backends.is_empty() || kind == 0 && affinity_seconds == 0 {
+        return None;
+    }
+    if kind == POLICY_MAGLEV && !numbers.once_in(5) {
+        let size = numbers.of(&[7, 61, 251]);
+        policy.table = (0..size).map(|_| numbers.of(backends)).collect();
+    }
+    if kind == POLICY_LEAST_CONNECTIONS {
+        let weighted = backends
+            .iter()
+            .filter(|_| numbers.once_in(2))
+            .copied()
+            .collect::<Vec<_>>();
+        policy.weights = weighted
+            .into_iter()
+            .map(|ip| (ip, 1 + numbers.below(3) as u32))
+            .collect();
+    }
+    Some(policy)
 }
 
 fn world(numbers: &mut Numbers, lab: &Lab) -> World {
@@ -117,8 +178,10 @@ fn world(numbers: &mut Numbers, lab: &Lab) -> World {
                 continue;
             }
             let count = numbers.below(4);
-            let backends = (0..count).map(|_| backend(numbers)).collect();
+            let backends: Vec<Ip> = (0..count).map(|_| backend(numbers)).collect();
+            let policy = policy(numbers, &backends);
             world.services.insert((vni, vip), backends);
+            world.policies.extend(policy.map(|policy| ((vni, vip), policy)));
         }
     }
     world

@@ -37,9 +37,10 @@ pub(super) fn text(seed: u64, sequence: &Sequence, difference: Option<&Differenc
         let backends: Vec<String> = backends.iter().copied().map(ip).collect();
         let _ = writeln!(
             text,
-            "  virtual IP {} of VNI {vni} with [{}]",
+            "  virtual IP {} of VNI {vni} with [{}], policy {:?}",
             ip(*vip),
-            backends.join(", ")
+            backends.join(", "),
+            world.policies.get(&(*vni, *vip))
         );
     }
     let _ = writeln!(text, "the case:\n  case(\"of seed {seed}\")");
@@ -48,6 +49,9 @@ pub(super) fn text(seed: u64, sequence: &Sequence, difference: Option<&Differenc
         match event {
             Event::Silence => {
                 let _ = writeln!(text, "    .after_silence()");
+            }
+            Event::Services(balancing) => {
+                let _ = writeln!(text, "    .given({balancing:?})");
             }
             Event::Packet(origin, packet) => {
                 let verb = if last { "send" } else { "after" };
@@ -76,6 +80,12 @@ fn differing(text: &mut String, difference: &Difference) {
         let _ = writeln!(text, "  counters: expected {expected}, got {got}");
     }
     text.push_str(&packet_difference(&expected.packet, &got.packet));
+    if (&wanted.loads, &wanted.affinities) != (&present.loads, &present.affinities) {
+        let _ = writeln!(text, "  loads: expected {:?}, got {:?}", wanted.loads, present.loads);
+        let (expected, got) = (&wanted.affinities, &present.affinities);
+        let _ = writeln!(text, "  affinities: expected {expected:?}, got {got:?}");
+    }
+    let (wanted, present) = (&wanted.connections, &present.connections);
     for (way, change) in wanted.iter().filter(|(way, change)| present.get(way) != Some(change)) {
         let _ = writeln!(text, "  connections: expected {}", connection(way, change));
     }
@@ -121,6 +131,7 @@ fn state(change: &Change) -> String {
         (change.backend_finished, " backend-finished"),
         (change.reset, " reset"),
         (change.stale, " stale"),
+        (change.counted, " counted"),
     ];
     words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect()
 }

@@ -7,6 +7,7 @@
 mod clamp;
 mod container;
 mod error;
+mod policy;
 mod quoted;
 mod read;
 mod service;
@@ -67,7 +68,25 @@ pub struct Change {
     pub reset: bool,
     /// Whether no packet came for minutes.
     pub stale: bool,
+    /// Whether it is in its backend's load; of the direction from the client.
+    pub counted: bool,
 }
+
+/// How a virtual IP chooses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The number that stands in `services`.
+    pub kind: u32,
+    /// A client keeps its backend for so long; 0: it does not.
+    pub affinity_seconds: u32,
+    /// The Maglev table; empty if there is none.
+    pub table: Vec<Ip>,
+    /// Weights other than 1.
+    pub weights: BTreeMap<Ip, u32>,
+}
+
+/// The members of virtual IPs, and whether each takes new connections.
+pub type Members = BTreeMap<Address, BTreeMap<Ip, bool>>;
 
 /// A packet that comes in fragments: network, protocol, source, destination, identification.
 pub type Fragmented = (u32, u8, Ip, Ip, u16);
@@ -95,6 +114,12 @@ pub struct World {
     pub nodes: BTreeMap<Ip, (Ip, u32)>,
     /// The virtual IPs with their backends.
     pub services: BTreeMap<Address, Vec<Ip>>,
+    /// How those choose that do not take one backend after the other.
+    pub policies: BTreeMap<Address, Policy>,
+    /// How many connections each backend has open, of virtual IPs that choose by it.
+    pub loads: BTreeMap<(Address, Ip), u32>,
+    /// Which backend each client had last, and whether that is long ago, of virtual IPs with affinity.
+    pub affinities: BTreeMap<(Address, Ip), (Ip, bool)>,
     /// How many connections each virtual IP has had.
     pub turns: BTreeMap<Address, usize>,
     /// The balanced connections.
@@ -134,6 +159,11 @@ impl World {
     pub fn is_backend(&self, vni: u32, ip: Ip) -> bool {
         let mut of_network = self.services.iter().filter(|((network, _), _)| *network == vni);
         of_network.any(|(_, backends)| backends.contains(&ip))
+    }
+
+    /// The members of virtual IPs are these now: what was balanced to others is forgotten.
+    pub fn keep_members(&mut self, members: &Members) {
+        policy::keep(self, members);
     }
 
     /// What comes of a packet.

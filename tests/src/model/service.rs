@@ -1,7 +1,7 @@
 //! Virtual IPs: every connection has one backend, and its answers come from the virtual IP.
 
 use super::read::{ACK, ETHERNET, FIN, ICMP, Ipv4, RST, SYN, TCP, UDP, update};
-use super::{Attachment, Change, End, Way, World, container, error, quoted};
+use super::{Attachment, Change, End, Way, World, container, error, policy, quoted};
 use crate::packet::{Ip, Mac};
 use weft_dataplane::abi::Counter;
 
@@ -109,9 +109,7 @@ fn choose(
     if backends.is_empty() {
         return Err(Counter::DropNoBackend);
     }
-    let turn = world.turns.entry((way.vni, way.destination.0)).or_insert(0);
-    let backend = backends[*turn % backends.len()];
-    *turn += 1;
+    let backend = policy::choose(world, way, backends);
     let place = locate(world, attachment, backend).ok_or(Counter::DropBackendGone)?;
     let mut change = Change {
         // A client must not see itself as the other end.
@@ -123,6 +121,7 @@ fn choose(
         ..Change::default()
     };
     change.source.1 = free_port(world, way, &change).ok_or(Counter::DropNoFreePort)?;
+    policy::begin(world, way, &mut change);
     remember(world, way, change);
     Ok((change, place, true))
 }
@@ -156,7 +155,7 @@ pub(super) fn locate(world: &World, attachment: &Attachment, ip: Ip) -> Option<P
 }
 
 /// The way of the packets in the other direction.
-fn twin(way: Way, change: &Change) -> Way {
+pub(super) fn twin(way: Way, change: &Change) -> Way {
     Way {
         source: change.destination,
         destination: change.source,
@@ -181,7 +180,8 @@ pub(super) fn find(world: &mut World, way: Way) -> Option<Change> {
     Some(change)
 }
 
-fn forget(world: &mut World, way: Way, change: &Change) {
+pub(super) fn forget(world: &mut World, way: Way, change: &Change) {
+    policy::finish(world, way, change);
     world.connections.remove(&twin(way, change));
     world.connections.remove(&way);
 }
@@ -192,6 +192,7 @@ fn remember(world: &mut World, way: Way, change: Change) {
         source: way.destination,
         destination: way.source,
         reply: !change.reply,
+        counted: false,
         ..change
     };
     world.connections.insert(way, change);
@@ -231,6 +232,11 @@ fn follow(world: &mut World, way: Way, change: Change, packet: &Ipv4) {
             entry.backend_finished |= news.backend_finished;
             entry.reset |= news.reset;
         }
+    }
+    let client_finished = change.client_finished || news.client_finished;
+    let backend_finished = change.backend_finished || news.backend_finished;
+    if is_news && (change.reset || news.reset || client_finished && backend_finished) {
+        policy::finish(world, way, &change);
     }
 }
 
