@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use weft_core::id::MacAddress;
 use weft_dataplane::abi::{
-    Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, MapType,
-    Network, Node, OverlayAddress, Peer, Service, V4, V6, answer, attachment, backend, clamp, counter, endpoint, flow,
-    fragment, network, node, peer, service, unmapped,
+    Affinity, Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip,
+    MaglevKey, MaglevPart, MaglevTable, MapType, MemberKey, Network, Node, OverlayAddress, Peer, Service, V4, V6,
+    affinity, answer, attachment, backend, clamp, counter, endpoint, flow, fragment, load, maglev, network, node, peer,
+    service, unmapped,
 };
 
 /// A map, decoded.
@@ -32,6 +33,8 @@ type Decode = fn(&[(Vec<u8>, Vec<u8>)]) -> Vec<Entry>;
 
 /// Every map of `weft_dataplane::abi`, by name.
 const DECODERS: &[(&str, Decode)] = &[
+    (affinity::NAME, |raw| decode(raw, affinity::<V4>)),
+    (affinity::NAME6, |raw| decode(raw, affinity::<V6>)),
     (answer::NAME, |raw| decode(raw, answers)),
     (attachment::NAME, |raw| decode(raw, attachment)),
     (backend::NAME, |raw| decode(raw, backend::<V4>)),
@@ -44,6 +47,13 @@ const DECODERS: &[(&str, Decode)] = &[
     (flow::NAME6, |raw| decode(raw, flow::<V6>)),
     (fragment::NAME, |raw| decode(raw, fragment::<V4>)),
     (fragment::NAME6, |raw| decode(raw, fragment::<V6>)),
+    (load::NAME, |raw| decode(raw, load::<V4>)),
+    (load::NAME6, |raw| decode(raw, load::<V6>)),
+    (maglev::NAME, |raw| decode(raw, maglev_part)),
+    (maglev::MEMBERS_NAME, |raw| decode(raw, maglev_member::<V4>)),
+    (maglev::MEMBERS_NAME6, |raw| decode(raw, maglev_member::<V6>)),
+    (maglev::TABLES_NAME, |raw| decode(raw, maglev_table::<V4>)),
+    (maglev::TABLES_NAME6, |raw| decode(raw, maglev_table::<V6>)),
     (network::NAME, |raw| decode(raw, network)),
     (node::NAME, |raw| decode(raw, node)),
     (peer::NAME, |raw| decode(raw, peer::<V4>)),
@@ -52,6 +62,8 @@ const DECODERS: &[(&str, Decode)] = &[
     (service::ROTATION_NAME6, |raw| decode(raw, rotation::<V6>)),
     (service::NAME, |raw| decode(raw, service::<V4>)),
     (service::NAME6, |raw| decode(raw, service::<V6>)),
+    (load::WEIGHTS_NAME, |raw| decode(raw, weight::<V4>)),
+    (load::WEIGHTS_NAME6, |raw| decode(raw, weight::<V6>)),
 ];
 
 /// Refuses the name of a map that does not exist, naming those that do.
@@ -254,9 +266,13 @@ fn service<A: Ip>(key: &OverlayAddress<A>, value: &Service) -> Entry {
         service::POLICY_LEAST_CONNECTIONS => "least-connections".to_owned(),
         unknown => format!("unknown policy {unknown}"),
     };
+    let affinity = match value.affinity_seconds {
+        0 => String::new(),
+        seconds => format!(", a client's backend for {seconds} s"),
+    };
     Entry {
         line: format!(
-            "vni {} vip {vip} -> {} backends, {policy}",
+            "vni {} vip {vip} -> {} backends, {policy}{affinity}",
             key.vni(),
             value.backend_count
         ),
@@ -265,8 +281,99 @@ fn service<A: Ip>(key: &OverlayAddress<A>, value: &Service) -> Entry {
             ("vip", Json::text(vip)),
             ("backend_count", number(value.backend_count)),
             ("policy", Json::text(policy)),
+            ("affinity_seconds", number(value.affinity_seconds)),
         ],
     }
+}
+
+/// Something that is known of a backend or a client of a virtual IP: network, virtual IP and address, then a word and its value.
+fn of_member<A: Ip>(key: &MemberKey<A>, who: &'static str, what: &'static str, value: u32, unit: &str) -> Entry {
+    let vip = key.network_vip();
+    let (vni, vip, address) = (vip.vni(), ip(vip.ip), ip(key.ip));
+    Entry {
+        line: format!("vni {vni} vip {vip} {who} {address} -> {value} {unit}"),
+        fields: vec![
+            ("vni", number(vni)),
+            ("vip", Json::text(vip)),
+            (who, Json::text(address)),
+            (what, number(value)),
+        ],
+    }
+}
+
+fn load<A: Ip>(key: &MemberKey<A>, open: &u32) -> Entry {
+    of_member(key, "backend", "open", *open, "open connections")
+}
+
+fn weight<A: Ip>(key: &MemberKey<A>, weight: &u32) -> Entry {
+    of_member(key, "backend", "weight", *weight, "times the weight of others")
+}
+
+fn affinity<A: Ip>(key: &MemberKey<A>, value: &Affinity<A>) -> Entry {
+    let vip = key.network_vip();
+    let (vni, vip, client, backend) = (vip.vni(), ip(vip.ip), ip(key.ip), ip(value.backend));
+    let last_seen_ms = milliseconds(value.last_seen);
+    Entry {
+        line: format!(
+            "vni {vni} vip {vip} client {client} -> {backend}, last seen {}.{:03} s after boot",
+            last_seen_ms / 1000,
+            last_seen_ms % 1000
+        ),
+        fields: vec![
+            ("vni", number(vni)),
+            ("vip", Json::text(vip)),
+            ("client", Json::text(client)),
+            ("backend", Json::text(backend)),
+            ("last_seen_ms", number(last_seen_ms)),
+        ],
+    }
+}
+
+fn maglev_table<A: Ip>(key: &OverlayAddress<A>, value: &MaglevTable) -> Entry {
+    let (vip, table) = (ip(key.ip), table_name(value.name));
+    Entry {
+        line: format!("vni {} vip {vip} -> table {table} of {} entries", key.vni(), value.size),
+        fields: vec![
+            ("vni", number(key.vni())),
+            ("vip", Json::text(vip)),
+            ("table", Json::text(table)),
+            ("size", number(value.size)),
+        ],
+    }
+}
+
+fn maglev_part(key: &MaglevKey, value: &MaglevPart) -> Entry {
+    let table = table_name(key.name);
+    let members: Vec<String> = value.members.iter().map(u16::to_string).collect();
+    Entry {
+        line: format!("table {table} part {} -> members {}", key.index, members.join(" ")),
+        fields: vec![
+            ("table", Json::text(table)),
+            ("part", number(key.index)),
+            ("members", Json::list_or_null(value.members.map(number).to_vec())),
+        ],
+    }
+}
+
+fn maglev_member<A: Ip>(key: &MaglevKey, value: &Backend<A>) -> Entry {
+    let (table, address) = (table_name(key.name), ip(value.ip));
+    Entry {
+        line: format!("table {table} member {} -> {address}", key.index),
+        fields: vec![
+            ("table", Json::text(table)),
+            ("member", number(key.index)),
+            ("ip", Json::text(address)),
+        ],
+    }
+}
+
+fn table_name(name: u64) -> String {
+    format!("{name:016x}")
+}
+
+/// Ticks since boot in milliseconds.
+fn milliseconds(ticks: u32) -> u64 {
+    u64::from(ticks) * (1 << flow::TICK_SHIFT) / 1_000_000
 }
 
 fn answers(ifindex: &u32, paid_until_ns: &u64) -> Entry {
@@ -349,7 +456,7 @@ fn flow<A: Ip>(key: &FlowKey<A>, value: &Flow<A>) -> Entry {
     let (new_from, new_to) = (ip(value.source), ip(value.destination));
     let reply = value.flags & flow::REPLY != 0;
     let state = state(key.is_tcp(), value.flags);
-    let last_seen_ms = u64::from(value.last_seen) * (1 << flow::TICK_SHIFT) / 1_000_000;
+    let last_seen_ms = milliseconds(value.last_seen);
     let mut fields = conversation.to_vec();
     fields.extend([
         ("new_source", Json::text(&new_from)),

@@ -4,10 +4,11 @@ use crate::model::{Address, Policy};
 use crate::packet::Ip;
 use crate::programs::Lab;
 use crate::table::{clear, pinned};
+use aya::Pod;
 use std::collections::{BTreeMap, BTreeSet};
 use weft_dataplane::abi::{
-    Affinity, Backend, MaglevKey, MaglevPart, MaglevTable, MapType, MemberKey, OverlayAddress, affinity, flow, load,
-    maglev,
+    self, Affinity, Backend, MaglevKey, MaglevPart, MaglevTable, MapType, MemberKey, OverlayAddress, affinity, flow,
+    load, maglev,
 };
 
 /// A virtual IP's backend, or its client.
@@ -37,7 +38,8 @@ pub fn put(lab: &Lab, policies: &BTreeMap<Address, Policy>) {
     for (name, (address, policy)) in (1..).zip(policies) {
         put_weights(lab, *address, &policy.weights);
         if !policy.table.is_empty() {
-            put_table(lab, *address, name, &policy.table);
+            let (vni, vip) = *address;
+            put_table(lab, OverlayAddress::new(vni, vip), name, &policy.table);
         }
     }
 }
@@ -51,14 +53,23 @@ pub fn put_weights(lab: &Lab, address: Address, weights: &BTreeMap<Ip, u32>) {
 }
 
 /// Gives a virtual IP a Maglev table of this name: first the members and the parts, then what names them.
-pub fn put_table(lab: &Lab, (vni, vip): Address, name: u64, table: &[Ip]) {
+pub fn put_table<A: abi::Ip>(lab: &Lab, vip: OverlayAddress<A>, name: u64, table: &[A])
+where
+    OverlayAddress<A>: Pod,
+    Backend<A>: Pod,
+{
+    let (tables, of_members) = if A::V6 {
+        (maglev::TABLES_NAME6, maglev::MEMBERS_NAME6)
+    } else {
+        (maglev::TABLES_NAME, maglev::MEMBERS_NAME)
+    };
     let at = |index: usize| MaglevKey {
         name,
         index: u32::try_from(index).expect("a small table"),
         padding: 0,
     };
-    let members: Vec<Ip> = table.iter().copied().collect::<BTreeSet<Ip>>().into_iter().collect();
-    let mut map = pinned::<MaglevKey, Backend>(&lab.dataplane.pin_of(maglev::MEMBERS_NAME));
+    let members: Vec<A> = table.iter().copied().collect::<BTreeSet<A>>().into_iter().collect();
+    let mut map = pinned::<MaglevKey, Backend<A>>(&lab.dataplane.pin_of(of_members));
     for (index, ip) in members.iter().enumerate() {
         map.insert(at(index), Backend { ip: *ip }, 0).expect("the map has room");
     }
@@ -72,11 +83,10 @@ pub fn put_table(lab: &Lab, (vni, vip): Address, name: u64, table: &[Ip]) {
         }
         map.insert(at(index), part, 0).expect("the map has room");
     }
-    let mut map = pinned::<OverlayAddress, MaglevTable>(&lab.dataplane.pin_of(maglev::TABLES_NAME));
+    let mut map = pinned::<OverlayAddress<A>, MaglevTable>(&lab.dataplane.pin_of(tables));
     let size = u32::try_from(table.len()).expect("a small table");
     let entry = MaglevTable { name, size, padding: 0 };
-    map.insert(OverlayAddress::new(vni, vip), entry, 0)
-        .expect("the map has room");
+    map.insert(vip, entry, 0).expect("the map has room");
 }
 
 /// How many connections each backend has open; those with none are left out.

@@ -100,6 +100,9 @@ fn a_large_cluster_fits_into_256_mib() {
         backends: SERVICES * BACKENDS,
         flows: CONNECTIONS,
         flows6: 16_384,
+        maglev_parts: 4096,
+        loads: 4096,
+        affinities: 1024,
         preallocate_flows: true,
         ..Sizes::DEFAULT
     };

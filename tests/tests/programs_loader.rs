@@ -319,6 +319,17 @@ fn maps_are_dumped_and_summed_up() {
         ("backends6", 0),
         ("rotations", 1),
         ("rotations6", 0),
+        ("maglev_tables", 0),
+        ("maglev_tables6", 0),
+        ("maglev", 0),
+        ("maglev_members", 0),
+        ("maglev_members6", 0),
+        ("weights", 0),
+        ("weights6", 0),
+        ("loads", 0),
+        ("loads6", 0),
+        ("affinities", 0),
+        ("affinities6", 0),
         ("flows", 2),
         ("flows6", 0),
         ("fragments", 0),
@@ -335,7 +346,7 @@ fn maps_are_dumped_and_summed_up() {
     assert_eq!(sent, (0_u32.to_ne_bytes().to_vec(), 2_u64.to_ne_bytes().to_vec()));
     assert_eq!(
         lab.dataplane.dump("flow").unwrap_err().to_string(),
-        "no map is named \"flow\": there are attachments, networks, clamps, endpoints, endpoints6, peers, peers6, nodes, services, services6, backends, backends6, rotations, rotations6, flows, flows6, fragments, fragments6, answers, counters"
+        "no map is named \"flow\": there are attachments, networks, clamps, endpoints, endpoints6, peers, peers6, nodes, services, services6, backends, backends6, rotations, rotations6, maglev_tables, maglev_tables6, maglev, maglev_members, maglev_members6, weights, weights6, loads, loads6, affinities, affinities6, flows, flows6, fragments, fragments6, answers, counters"
     );
 }
 

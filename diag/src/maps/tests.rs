@@ -60,6 +60,26 @@ fn each_map_prints_its_entries() {
         vip: IP,
         slot: 1,
     };
+    let member = MemberKey {
+        vip: IP,
+        ip: [10, 0, 1, 9],
+        vni: 4097,
+    };
+    let affinity = Affinity {
+        backend: [10, 0, 1, 4],
+        last_seen: 1000,
+        padding: 0,
+    };
+    let table = MaglevTable {
+        name: 0xab,
+        size: 4093,
+        padding: 0,
+    };
+    let of_table = MaglevKey {
+        name: 0xab,
+        index: 2,
+        padding: 0,
+    };
     for (name, entry, line) in [
         (
             "attachments",
@@ -114,6 +134,31 @@ fn each_map_prints_its_entries() {
             "rotations",
             raw(ADDRESS, 17u32),
             "vni 4097 vip 10.0.1.3 -> 17 connections balanced",
+        ),
+        (
+            "loads",
+            raw(member, 12u32),
+            "vni 4097 vip 10.0.1.3 backend 10.0.1.9 -> 12 open connections",
+        ),
+        (
+            "weights",
+            raw(member, 3u32),
+            "vni 4097 vip 10.0.1.3 backend 10.0.1.9 -> 3 times the weight of others",
+        ),
+        (
+            "affinities",
+            raw(member, affinity),
+            "vni 4097 vip 10.0.1.3 client 10.0.1.9 -> 10.0.1.4, last seen 16.777 s after boot",
+        ),
+        (
+            "maglev_tables",
+            raw(ADDRESS, table),
+            "vni 4097 vip 10.0.1.3 -> table 00000000000000ab of 4093 entries",
+        ),
+        (
+            "maglev_members",
+            raw(of_table, Backend { ip: [10, 0, 1, 9] }),
+            "table 00000000000000ab member 2 -> 10.0.1.9",
         ),
         (
             "answers",
@@ -237,9 +282,10 @@ fn an_unknown_name_is_told_the_known_ones() {
     assert_eq!(
         check_name("peer"),
         Err(
-            "map \"peer\" does not exist, there are: answers, attachments, backends, backends6, clamps, counters, \
-             endpoints, endpoints6, flows, flows6, fragments, fragments6, networks, nodes, peers, peers6, rotations, \
-             rotations6, services, services6"
+            "map \"peer\" does not exist, there are: affinities, affinities6, answers, attachments, backends, backends6, \
+             clamps, counters, endpoints, endpoints6, flows, flows6, fragments, fragments6, loads, loads6, maglev, \
+             maglev_members, maglev_members6, maglev_tables, maglev_tables6, networks, nodes, peers, peers6, rotations, \
+             rotations6, services, services6, weights, weights6"
                 .to_owned()
         )
     );
