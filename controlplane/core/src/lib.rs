@@ -21,6 +21,7 @@
 
 pub mod cluster;
 pub mod dns;
+mod hash;
 pub mod id;
 pub mod ipam;
 pub mod membership;

@@ -27,6 +27,7 @@ pub(super) struct Wish<'a> {
     pub(super) service: Option<&'a str>,
     pub(super) aliases: &'a [String],
     pub(super) ip: Option<Ipv4Addr>,
+    pub(super) weight: Option<u32>,
 }
 
 impl State {
@@ -46,6 +47,7 @@ impl State {
         if let Some(service) = service {
             self.check_on_network(service, network)?;
         }
+        check_weight(wish, service)?;
         if self
             .index
             .endpoints
@@ -73,6 +75,7 @@ impl State {
             ip,
             mac: MacAddress::from_ipv4(ip),
             created: at.now,
+            weight: wish.weight.unwrap_or(1),
         };
         Ok((
             self.allocated(network, allocation.clone()),
@@ -163,6 +166,19 @@ impl State {
                 format!("the address of endpoint {name} on")
             }
         }
+    }
+}
+
+/// A weight is that of a task of a service that is balanced.
+fn check_weight(wish: &Wish<'_>, service: Option<&Service>) -> Result<(), Refusal> {
+    let Some(weight) = wish.weight else { return Ok(()) };
+    check::weight(wish.name, weight)?;
+    match service {
+        Some(service) => check::balanced(service, &format!("weight {weight}")),
+        None => Err(Refusal::invalid(format!(
+            "endpoint {} has weight {weight} and no service: a weight is that of a task of a service",
+            wish.name
+        ))),
     }
 }
 

@@ -1,7 +1,10 @@
 //! What names and labels may look like.
 
 use super::refusal::Refusal;
+use super::{EndpointMode, Service};
+use crate::service::MAX_AFFINITY_SECONDS;
 use std::collections::BTreeMap;
+use weft_dataplane::abi::load::MAX_WEIGHT;
 
 /// Longest name of a network, service or node: one DNS label (RFC 1035 section 2.3.4).
 pub const MAX_NAME: usize = 63;
@@ -50,4 +53,36 @@ pub(super) fn labels(labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+pub(super) fn weight(task: &str, weight: u32) -> Result<(), Refusal> {
+    if weight <= MAX_WEIGHT {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!(
+        "weight {weight} of task {task} is out of range: it should be 1 to {MAX_WEIGHT}, or 0 to let the task drain"
+    )))
+}
+
+pub(super) fn affinity(service: &str, seconds: u32) -> Result<(), Refusal> {
+    if seconds <= MAX_AFFINITY_SECONDS {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!(
+        "affinity {seconds} of service {service} is out of range: it should be 1 to {MAX_AFFINITY_SECONDS} seconds, or 0 for none"
+    )))
+}
+
+/// Only what has a virtual IP is balanced.
+pub(super) fn balanced(service: &Service, what: &str) -> Result<(), Refusal> {
+    match service.mode {
+        EndpointMode::Vip => Ok(()),
+        EndpointMode::Dnsrr => Err(not_balanced(&service.name, what)),
+    }
+}
+
+pub(super) fn not_balanced(service: &str, what: &str) -> Refusal {
+    Refusal::invalid(format!(
+        "service {service} cannot have {what}: its mode is dnsrr, and only services of mode vip are balanced"
+    ))
 }

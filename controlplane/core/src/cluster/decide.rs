@@ -41,7 +41,28 @@ impl State {
             Request::NetworkList => look(Reply::Networks(self.networks_by_name())),
             Request::NetworkInspect { network } => look(Reply::Network(self.find_network(network)?.clone())),
             Request::NetworkRemove { network } => self.remove_network(network),
-            Request::ServiceCreate { name, networks, mode } => self.create_service(at, name, networks, *mode),
+            Request::ServiceCreate {
+                name,
+                networks,
+                mode,
+                policy,
+                affinity,
+            } => {
+                let wish = super::services::Wish {
+                    name,
+                    networks,
+                    mode: *mode,
+                    policy: *policy,
+                    affinity: *affinity,
+                };
+                self.create_service(at, &wish)
+            }
+            Request::ServiceUpdate {
+                service,
+                policy,
+                affinity,
+                weights,
+            } => self.update_service(at, service, *policy, *affinity, weights),
             Request::ServiceList => look(Reply::Services(self.services_by_name())),
             Request::ServiceInspect { service } => look(Reply::Service(self.find_service(service)?.clone())),
             Request::ServiceRemove { service } => self.remove_service(service),
@@ -53,6 +74,7 @@ impl State {
                 service,
                 aliases,
                 ip,
+                weight,
             } => {
                 let service = service.as_deref();
                 let wish = super::allocations::Wish {
@@ -63,6 +85,7 @@ impl State {
                     service,
                     aliases,
                     ip: *ip,
+                    weight: *weight,
                 };
                 self.allocate(at, &wish)
             }

@@ -14,6 +14,7 @@ mod networks;
 mod options;
 mod refusal;
 mod services;
+pub mod settings;
 mod state;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use services::MAX_SERVICES;
 pub use state::{State, Usage};
 
 use crate::id::{EndpointId, MacAddress, NetworkId, ServiceId, Vni};
+use crate::service::Policy;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -108,6 +110,15 @@ pub struct Service {
     pub mode: EndpointMode,
     /// The networks that it is on, with the VIP on each; `None` in dnsrr mode.
     pub networks: BTreeMap<NetworkId, Option<Ipv4Addr>>,
+    /// How a task is chosen for a new connection.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub policy: Policy,
+    /// So long a client keeps its task after its last new connection; 0: each connection is on its own.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub affinity_seconds: u32,
+    /// When it was changed last, if ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated: Option<UnixNanos>,
 }
 
 /// An address that an endpoint holds until it is released.
@@ -131,6 +142,21 @@ pub struct Allocation {
     pub mac: MacAddress,
     /// When it was allocated.
     pub created: UnixNanos,
+    /// Its weight among the tasks of its service; 0: it is draining.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: u32,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(value: &u32) -> bool {
+    *value == 1
 }
 
 /// What a node is in the cluster.
@@ -198,6 +224,26 @@ pub enum Request {
         networks: Vec<String>,
         /// How its name resolves.
         mode: EndpointMode,
+        /// How a task is chosen for a new connection.
+        #[serde(default, skip_serializing_if = "is_default")]
+        policy: Policy,
+        /// So long a client keeps its task, seconds.
+        #[serde(default, skip_serializing_if = "is_default")]
+        affinity: u32,
+    },
+    /// Change a service; what is not given stays. Connections stay too.
+    ServiceUpdate {
+        /// Which.
+        service: String,
+        /// How a task is chosen for a new connection.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        policy: Option<Policy>,
+        /// So long a client keeps its task, seconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        affinity: Option<u32>,
+        /// Weights by name or id of the task; 0 lets it drain.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        weights: BTreeMap<String, u32>,
     },
     /// All services.
     ServiceList,
@@ -227,6 +273,9 @@ pub enum Request {
         aliases: Vec<String>,
         /// A certain address.
         ip: Option<Ipv4Addr>,
+        /// Its weight among the tasks of the service; 1 if none is given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weight: Option<u32>,
     },
     /// Give an endpoint's address back.
     Release {

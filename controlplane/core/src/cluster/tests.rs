@@ -108,6 +108,8 @@ fn serve(name: &str, networks: &[&str], mode: EndpointMode) -> Request {
         name: name.into(),
         networks: networks.iter().map(|n| n.to_string()).collect(),
         mode,
+        policy: Policy::RoundRobin,
+        affinity: 0,
     }
 }
 
@@ -128,6 +130,7 @@ fn connect_with(number: u32, network: &str, name: &str, service: Option<&str>, i
         service: service.map(Into::into),
         aliases: vec![],
         ip: ip.map(|ip| ip.parse().unwrap()),
+        weight: None,
     }
 }
 

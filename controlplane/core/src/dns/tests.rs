@@ -31,6 +31,9 @@ fn row(network: &str, name: &str, ip: Ipv4Addr, service: &str, vip: Option<Ipv4A
             service_disabled: false,
             endpoint_ip6: None,
             virtual_ip6: None,
+            policy: crate::service::Policy::RoundRobin,
+            affinity_seconds: 0,
+            weight: 1,
         },
     }
 }

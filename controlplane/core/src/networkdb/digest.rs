@@ -3,6 +3,7 @@
 //! Two nodes compare one number; if it differs, the sums of the buckets that keys fall into; and of the buckets that differ, the
 //! items. The hashes guard against loss and not against malice: who can write to the tables has a key of the cluster.
 
+use crate::hash::{bytes, finish, word};
 use crate::id::NodeId;
 
 /// How many buckets: a bucket of a network of 20,000 entries holds about 300, whose list fits into a few packets, and the sums of all
@@ -98,27 +99,6 @@ impl Sums {
             .enumerate()
             .fold(0, |mask, (bucket, differs)| mask | u64::from(differs) << bucket)
     }
-}
-
-/// FNV-1a, with the length mixed in, so that two texts one after the other are not one.
-fn bytes(state: u64, bytes: &[u8]) -> u64 {
-    const PRIME: u64 = 0x0100_0000_01b3;
-    let mixed = bytes.iter().fold(state ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(PRIME)
-    });
-    word(mixed, bytes.len() as u64)
-}
-
-fn word(state: u64, word: u64) -> u64 {
-    finish(state.rotate_left(23) ^ word)
-}
-
-/// The finaliser of SplitMix64: every bit of the input changes half of the output's.
-fn finish(mut hash: u64) -> u64 {
-    hash = hash.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ hash >> 31
 }
 
 #[cfg(test)]

@@ -127,6 +127,9 @@ fn endpoint() -> Endpoint {
             service_disabled: false,
             endpoint_ip6: None,
             virtual_ip6: None,
+            policy: crate::service::Policy::RoundRobin,
+            affinity_seconds: 0,
+            weight: 1,
         },
     }
 }

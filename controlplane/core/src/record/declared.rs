@@ -19,7 +19,7 @@ impl PeerRecord {
 }
 
 impl EndpointRecord {
-    /// The row of an endpoint, enabled. `service` is the one that it is a task of.
+    /// The row of an endpoint, enabled unless its weight is 0. `service` is the one that it is a task of.
     pub fn declared(network: &Network, service: Option<&Service>, allocation: &Allocation) -> Self {
         let virtual_ip = service.and_then(|service| service.networks.get(&allocation.network).copied().flatten());
         EndpointRecord {
@@ -31,9 +31,12 @@ impl EndpointRecord {
             ingress_ports: Vec::new(),
             aliases: Vec::new(),
             task_aliases: allocation.aliases.clone(),
-            service_disabled: false,
+            service_disabled: allocation.weight == 0,
             endpoint_ip6: network.ipv6_of(allocation.ip),
             virtual_ip6: virtual_ip.and_then(|ip| network.ipv6_of(ip)),
+            policy: service.map(|service| service.policy).unwrap_or_default(),
+            affinity_seconds: service.map_or(0, |service| service.affinity_seconds),
+            weight: allocation.weight.max(1),
         }
     }
 }

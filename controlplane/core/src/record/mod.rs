@@ -13,10 +13,12 @@ mod tests;
 pub use wire::{RawEndpointRecord, RawPeerRecord, RawPortConfig};
 
 use crate::id::MacAddress;
+use crate::service::{MAX_AFFINITY_SECONDS, Policy};
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use weft_dataplane::abi::load::MAX_WEIGHT;
 
 /// Name of the table of [`PeerRecord`]s (`spec/overlay-driver.md` 4.8).
 pub const PEER_TABLE: &str = "overlay_peer_table";
@@ -165,6 +167,12 @@ pub struct EndpointRecord {
     pub endpoint_ip6: Option<Ipv6Addr>,
     /// The service's IPv6 VIP beside the other.
     pub virtual_ip6: Option<Ipv6Addr>,
+    /// How the service's backends are chosen.
+    pub policy: Policy,
+    /// So long a client of the service keeps its backend; 0: each connection is on its own.
+    pub affinity_seconds: u32,
+    /// The task's weight among the others, 1 to [`MAX_WEIGHT`]. Who takes nothing is [disabled](Self::service_disabled).
+    pub weight: u32,
 }
 
 impl EndpointRecord {
@@ -182,6 +190,10 @@ impl EndpointRecord {
             service_disabled: self.service_disabled,
             endpoint_ip6: text_of(self.endpoint_ip6.as_ref()),
             virtual_ip6: text_of(self.virtual_ip6.as_ref()),
+            policy: self.policy.number(),
+            affinity_seconds: self.affinity_seconds,
+            // What is as everywhere takes no byte.
+            weight: if self.weight == 1 { 0 } else { self.weight },
         })
     }
 
@@ -213,6 +225,10 @@ impl EndpointRecord {
             service_disabled: raw.service_disabled,
             endpoint_ip6: field("endpoint_ip6", &raw.endpoint_ip6).optional("an IPv6 address or nothing")?,
             virtual_ip6: field("virtual_ip6", &raw.virtual_ip6).optional("an IPv6 address or nothing")?,
+            // A later version may know more: its tasks are backends all the same.
+            policy: Policy::from_number(raw.policy),
+            affinity_seconds: raw.affinity_seconds.min(MAX_AFFINITY_SECONDS),
+            weight: raw.weight.clamp(1, MAX_WEIGHT),
         })
     }
 

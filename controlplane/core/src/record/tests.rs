@@ -43,6 +43,9 @@ fn endpoint() -> EndpointRecord {
         service_disabled: true,
         endpoint_ip6: None,
         virtual_ip6: None,
+        policy: Policy::RoundRobin,
+        affinity_seconds: 0,
+        weight: 1,
     }
 }
 
@@ -154,6 +157,35 @@ fn ipv6_stands_in_fields_of_weft_s_own_behind_docker_s() {
 }
 
 #[test]
+fn the_policy_stands_in_fields_of_weft_s_own_behind_docker_s() {
+    let with = EndpointRecord {
+        policy: Policy::LeastConnections,
+        affinity_seconds: 300,
+        weight: 3,
+        ..endpoint()
+    };
+    let written = with.encode();
+    assert_eq!(written[..bytes(ENDPOINT).len()], bytes(ENDPOINT));
+    // Fields 103, 104 and 105, each a number.
+    assert_eq!(
+        written[bytes(ENDPOINT).len()..],
+        [0xb8, 0x06, 2, 0xc0, 0x06, 0xac, 0x02, 0xc8, 0x06, 3]
+    );
+    assert_eq!(EndpointRecord::decode(&written), Ok(with));
+}
+
+#[test]
+fn a_policy_of_a_later_version_and_numbers_too_large_are_taken_as_far_as_they_are_known() {
+    let mut raw = RawEndpointRecord::lenient(&bytes(ENDPOINT));
+    (raw.policy, raw.affinity_seconds, raw.weight) = (9, u32::MAX, 5000);
+    let read = EndpointRecord::decode(&wire::encode_endpoint(&raw)).unwrap();
+    assert_eq!(
+        (read.policy, read.affinity_seconds, read.weight),
+        (Policy::RoundRobin, 86_400, 100)
+    );
+}
+
+#[test]
 fn unknown_fields_are_skipped() {
     let mut longer = bytes(PEER);
     longer.extend([0x22, 0x01, b'x', 0x28, 0x05]);
@@ -182,7 +214,7 @@ proptest! {
     #[test]
     fn what_was_written_reads_back(
         ip in any::<u32>(), prefix in 0..=32u8, mac in any::<[u8; 6]>(), vtep in any::<u32>(), name in "\\PC{1,30}",
-        vip in proptest::option::of(any::<u32>()), disabled in any::<bool>(),
+        vip in proptest::option::of(any::<u32>()), disabled in any::<bool>(), policy in 0..3u32, weight in 1..=100u32,
         aliases in proptest::collection::vec("\\PC{0,8}", 0..4),
     ) {
         let record = PeerRecord {
@@ -198,6 +230,8 @@ proptest! {
             endpoint_ip: ip.into(),
             aliases,
             service_disabled: disabled,
+            policy: Policy::from_number(policy),
+            weight,
             ..endpoint()
         };
         prop_assert_eq!(EndpointRecord::decode(&record.encode()), Ok(record));

@@ -2,8 +2,8 @@
 //!
 //! Texts travel as bytes here, because Go's decoder does not ask for UTF-8 and a diagnosis must show what it shows.
 //!
-//! Docker's overlay has no IPv6 inside. weft's stands in fields of its own, far from where Docker's next ones will be: engines skip
-//! fields that they do not know, whereas a row of another key or an address of another family would be an error in their logs.
+//! Docker's overlay has no IPv6 inside, and its services know round robin only. What weft has beside that stands in fields of its own,
+//! far from where Docker's next ones will be: engines skip fields that they do not know, whereas a row of another key or an address of another family would be an error in their logs.
 
 use prost::{DecodeError, Message};
 
@@ -58,6 +58,12 @@ pub struct RawEndpointRecord {
     pub endpoint_ip6: String,
     /// Field 102, weft's own.
     pub virtual_ip6: String,
+    /// Field 103, weft's own: how the service's backends are chosen.
+    pub policy: u32,
+    /// Field 104, weft's own: how long a client of the service keeps its backend.
+    pub affinity_seconds: u32,
+    /// Field 105, weft's own: the task's weight; 0: it has none of its own, so 1.
+    pub weight: u32,
 }
 
 impl RawPeerRecord {
@@ -94,6 +100,9 @@ impl RawEndpointRecord {
             service_disabled: message.service_disabled,
             endpoint_ip6: text(&message.endpoint_ip6),
             virtual_ip6: text(&message.virtual_ip6),
+            policy: message.policy,
+            affinity_seconds: message.affinity_seconds,
+            weight: message.weight,
         }
     }
 }
@@ -142,6 +151,9 @@ pub(super) fn encode_endpoint(raw: &RawEndpointRecord) -> Vec<u8> {
         service_disabled: raw.service_disabled,
         endpoint_ip6: raw.endpoint_ip6.clone().into_bytes(),
         virtual_ip6: raw.virtual_ip6.clone().into_bytes(),
+        policy: raw.policy,
+        affinity_seconds: raw.affinity_seconds,
+        weight: raw.weight,
     }
     .encode_to_vec()
 }
@@ -206,4 +218,10 @@ pub(super) struct EndpointRecord {
     pub(super) endpoint_ip6: Vec<u8>,
     #[prost(bytes = "vec", tag = "102")]
     pub(super) virtual_ip6: Vec<u8>,
+    #[prost(uint32, tag = "103")]
+    pub(super) policy: u32,
+    #[prost(uint32, tag = "104")]
+    pub(super) affinity_seconds: u32,
+    #[prost(uint32, tag = "105")]
+    pub(super) weight: u32,
 }

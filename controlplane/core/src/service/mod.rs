@@ -4,12 +4,17 @@
 //! Everything is computed from the rows that are there now, so a task that is *disabled* (draining) has no names and takes no
 //! new connections, but keeps its service known; and when the last row of a service goes, its VIP and names go.
 
+pub mod maglev;
 mod names;
+mod policy;
+mod turns;
 
 #[cfg(test)]
 mod tests;
 
 pub use names::Names;
+pub use policy::{InvalidPolicy, MAX_AFFINITY_SECONDS, Policy};
+pub use turns::turns;
 
 use crate::id::{NetworkId, NodeId};
 use crate::record::EndpointRecord;
@@ -42,6 +47,8 @@ pub struct Task {
     pub owner: NodeId,
     /// It is draining.
     pub disabled: bool,
+    /// Its weight among the others, at least 1.
+    pub weight: u32,
 }
 
 /// A service on one network.
@@ -53,6 +60,10 @@ pub struct Service {
     pub vip: Option<Ipv4Addr>,
     /// Its IPv6 VIP beside it, by the same rule.
     pub vip6: Option<Ipv6Addr>,
+    /// How its backends are chosen. While records disagree, it is what the first enabled task by endpoint id says.
+    pub policy: Policy,
+    /// So long a client keeps its backend, by the same rule.
+    pub affinity_seconds: u32,
     /// Its tasks by endpoint id, draining ones included.
     pub tasks: BTreeMap<String, Task>,
     /// Further names of it.
@@ -74,6 +85,32 @@ impl Service {
         let enabled = self.tasks.values().filter(|task| !task.disabled);
         enabled.filter_map(|task| task.ip6).collect()
     }
+
+    /// All that connections of this VIP may go to: `address` finds that of a task. Of tasks that claim one address, the first enabled
+    /// one by endpoint id counts.
+    pub fn members<A: Ord>(&self, address: impl Fn(&Task) -> Option<A>) -> BTreeMap<A, Member> {
+        let mut members = BTreeMap::new();
+        for disabled in [false, true] {
+            for task in self.tasks.values().filter(|task| task.disabled == disabled) {
+                if let Some(address) = address(task) {
+                    members.entry(address).or_insert(Member {
+                        is_open: !disabled,
+                        weight: task.weight,
+                    });
+                }
+            }
+        }
+        members
+    }
+}
+
+/// A task's address, as its service has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// It takes new connections.
+    pub is_open: bool,
+    /// Its weight among the others, at least 1.
+    pub weight: u32,
 }
 
 /// What the rows of one network say.
@@ -136,6 +173,7 @@ impl NetworkServices {
             endpoint_ip,
             endpoint_ip6,
             service_disabled,
+            weight,
             ..
         } = &row.record;
         let task = Task {
@@ -144,6 +182,7 @@ impl NetworkServices {
             ip6: *endpoint_ip6,
             owner: row.owner.clone(),
             disabled: *service_disabled,
+            weight: *weight,
         };
         if !row.record.is_task() {
             self.containers.insert(row.endpoint.clone(), task);
@@ -156,6 +195,8 @@ impl NetworkServices {
                 name: row.record.service_name.clone(),
                 vip: None,
                 vip6: None,
+                policy: row.record.policy,
+                affinity_seconds: row.record.affinity_seconds,
                 tasks: BTreeMap::new(),
                 aliases: BTreeSet::new(),
             });

@@ -20,6 +20,9 @@ fn record(name: &str, last: u8) -> EndpointRecord {
         service_disabled: false,
         endpoint_ip6: None,
         virtual_ip6: None,
+        policy: crate::service::Policy::RoundRobin,
+        affinity_seconds: 0,
+        weight: 1,
     }
 }
 

@@ -136,6 +136,9 @@ impl World {
                 service_disabled: disabled,
                 endpoint_ip6,
                 virtual_ip6,
+                policy: crate::service::Policy::RoundRobin,
+                affinity_seconds: 0,
+                weight: 1,
             },
         });
         self

@@ -73,6 +73,7 @@ fn wrong_endpoints_are_refused_in_one_clear_line() {
             service,
             aliases,
             ip,
+            weight,
             ..
         } => Request::Allocate {
             endpoint,
@@ -82,6 +83,7 @@ fn wrong_endpoints_are_refused_in_one_clear_line() {
             service,
             aliases,
             ip,
+            weight,
         },
         other => other,
     };
