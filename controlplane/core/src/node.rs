@@ -16,8 +16,9 @@ use crate::id::{EndpointId, MacAddress, NetworkId, NodeId};
 use crate::networkdb::{self, EntryError, Event, JoinNetworkError, LeaveNetworkError, LogLevel, NetworkDb, StreamId};
 use crate::reconcile::Step;
 use crate::record::{ENDPOINT_TABLE, EndpointRecord, PEER_TABLE, PeerRecord};
+use crate::service::maglev::Tables;
 use crate::time::{Duration, Instant};
-use crate::wanted::{MapContents, Overflow};
+use crate::wanted::{MapContents, Members, Overflow};
 use ipnet::Ipv4Net;
 use retired::Retired;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -129,6 +130,8 @@ pub enum Effect {
     Left,
     /// Perform these steps on the kernel's maps, in this order.
     Maps(Vec<Step>),
+    /// Of connections through virtual IPs, let go of those whose backend is no member any more. Comes when there may be some.
+    Members(Members),
     /// Read the kernel's maps back: an [`Input::MapsRead`] is wanted.
     ReadMaps,
     /// Find the routes to exactly these VTEPs: an [`Input::Routes`] is wanted.
@@ -162,6 +165,10 @@ pub struct Node {
     rejected: BTreeSet<String>,
     overflow: Vec<Overflow>,
     present: Option<MapContents>,
+    /// Maglev tables in use.
+    tables: Tables,
+    /// The members of virtual IPs at the last computation after settling.
+    members: Option<Members>,
     retired: Retired,
     /// When the maps are computed next; `None` while nothing changed.
     due: Option<Instant>,
@@ -186,6 +193,8 @@ impl Node {
             rejected: BTreeSet::new(),
             overflow: Vec::new(),
             present: None,
+            tables: Tables::default(),
+            members: None,
             retired: Retired::default(),
             due: None,
             settling_until: Some(now + SETTLE),

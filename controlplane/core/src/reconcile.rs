@@ -3,10 +3,11 @@
 //! The order of the steps keeps these true after every single one:
 //!
 //! - no service counts a slot that is not there;
-//! - what is new is complete before anything points at it: nodes, peers, endpoints, then backends, then services, and at last the
-//!   attachment that lets a container send;
-//! - what goes is no longer pointed at: the attachment first, then the service or its higher count, then slots, and at last
-//!   endpoints, peers and nodes;
+//! - no table of Maglev's names a part or a member that is not there;
+//! - what is new is complete before anything points at it: nodes, peers, endpoints, then backends and weights, Maglev's members and
+//!   parts, then its tables, then services, and at last the attachment that lets a container send;
+//! - what goes is no longer pointed at: the attachment first, then the service or its higher count, then slots, weights, tables, and
+//!   what those named, and at last endpoints, peers and nodes;
 //! - no map is over its limit: where old and new do not fit together, the old goes first.
 
 #[cfg(test)]
@@ -15,8 +16,8 @@ mod tests;
 use crate::wanted::MapContents;
 use std::collections::BTreeMap;
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Clamp, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, Sizes,
-    V4, V6,
+    self, Attachment, Backend, BackendKey, Clamp, Endpoint, Ip, MaglevKey, MaglevPart, MaglevTable, MemberKey, Network,
+    Node, OverlayAddress, Peer, Service, Sizes, V4, V6,
 };
 
 /// The maps of [`MapContents`], and what each holds.
@@ -87,6 +88,20 @@ entries! {
     Backend, backends, abi::backend::NAME, BackendKey<V4> => Backend<V4>;
     /// In `backends6`.
     Backend6, backends6, abi::backend::NAME6, BackendKey<V6> => Backend<V6>;
+    /// In `maglev_tables`.
+    MaglevTable, maglev_tables, abi::maglev::TABLES_NAME, OverlayAddress<V4> => MaglevTable;
+    /// In `maglev_tables6`.
+    MaglevTable6, maglev_tables6, abi::maglev::TABLES_NAME6, OverlayAddress<V6> => MaglevTable;
+    /// In `maglev`.
+    MaglevPart, maglev, abi::maglev::NAME, MaglevKey => MaglevPart;
+    /// In `maglev_members`.
+    MaglevMember, maglev_members, abi::maglev::MEMBERS_NAME, MaglevKey => Backend<V4>;
+    /// In `maglev_members6`.
+    MaglevMember6, maglev_members6, abi::maglev::MEMBERS_NAME6, MaglevKey => Backend<V6>;
+    /// In `weights`.
+    Weight, weights, abi::load::WEIGHTS_NAME, MemberKey<V4> => u32;
+    /// In `weights6`.
+    Weight6, weights6, abi::load::WEIGHTS_NAME6, MemberKey<V6> => u32;
 }
 
 /// One write to a map.
@@ -127,7 +142,25 @@ pub fn steps(wanted: &MapContents, present: &MapContents, sizes: &Sizes) -> Vec<
     let endpoints6 = map!(endpoints6, endpoints, Endpoint6);
     let backends = map!(backends, backends, Backend);
     let backends6 = map!(backends6, backends, Backend6);
+    let mut tables = map!(maglev_tables, services, MaglevTable);
+    let mut tables6 = map!(maglev_tables6, services, MaglevTable6);
+    let parts = map!(maglev, maglev_parts, MaglevPart);
+    let members = map!(maglev_members, backends, MaglevMember);
+    let members6 = map!(maglev_members6, backends, MaglevMember6);
+    let weights = map!(weights, backends, Weight);
+    let weights6 = map!(weights6, backends, Weight6);
 
+    if parts.tight || members.tight || members6.tight {
+        withdraw(&mut steps, &mut tables);
+        withdraw(&mut steps, &mut tables6);
+    }
+    tables.make_room(&mut steps);
+    tables6.make_room(&mut steps);
+    parts.make_room(&mut steps);
+    members.make_room(&mut steps);
+    members6.make_room(&mut steps);
+    weights.make_room(&mut steps);
+    weights6.make_room(&mut steps);
     backends.make_room(&mut steps);
     backends6.make_room(&mut steps);
     endpoints.make_room(&mut steps);
@@ -147,9 +180,23 @@ pub fn steps(wanted: &MapContents, present: &MapContents, sizes: &Sizes) -> Vec<
     endpoints6.put(&mut steps);
     backends.put(&mut steps);
     backends6.put(&mut steps);
+    weights.put(&mut steps);
+    weights6.put(&mut steps);
+    members.put(&mut steps);
+    members6.put(&mut steps);
+    parts.put(&mut steps);
+    tables.put(&mut steps);
+    tables6.put(&mut steps);
     services.grow(&mut steps);
     services6.grow(&mut steps);
 
+    tables.clear(&mut steps);
+    tables6.clear(&mut steps);
+    parts.clear(&mut steps);
+    members.clear(&mut steps);
+    members6.clear(&mut steps);
+    weights.clear(&mut steps);
+    weights6.clear(&mut steps);
     backends.clear(&mut steps);
     backends6.clear(&mut steps);
     endpoints.clear(&mut steps);
@@ -224,6 +271,17 @@ impl<'a, K: Copy + Ord, V: Copy + PartialEq> Map<'a, K, V> {
     }
 }
 
+/// Where old and new tables do not fit together, no old one may be in force when what it names goes: until the new one is, connections
+/// are balanced in turns.
+fn withdraw<A: Ip>(steps: &mut Vec<Step>, tables: &mut Map<'_, OverlayAddress<A>, MaglevTable>) {
+    let replaced = tables.present.iter().filter(|(vip, old)| {
+        let new = tables.wanted.get(vip);
+        new.is_some_and(|new| new.name != old.name)
+    });
+    steps.extend(replaced.map(|(vip, _)| Step::Remove((tables.key)(*vip))));
+    tables.tight = true;
+}
+
 /// Attachments that go, and those whose interface now belongs to another endpoint: until the maps are complete, it sends nothing.
 fn detach(steps: &mut Vec<Step>, wanted: &MapContents, present: &MapContents) {
     for (ifindex, old) in &present.attachments {
@@ -290,7 +348,7 @@ impl<A: Ip> Balanced<'_, A> {
             .unwrap_or(wanted.backend_count)
     }
 
-    /// Removes services that go, and lowers the count of those that lose slots.
+    /// Removes services that go, and lowers the count of those that lose slots. Another policy waits for what it needs.
     fn shrink(&self, steps: &mut Vec<Step>) {
         for (address, old) in self.present {
             let Some(new) = self.wanted.get(address) else {
@@ -299,7 +357,7 @@ impl<A: Ip> Balanced<'_, A> {
             };
             let backend_count = self.count_before_growth(address, new);
             if backend_count < old.backend_count {
-                steps.push(Step::Put((self.entry)(*address, Service { backend_count, ..*new })));
+                steps.push(Step::Put((self.entry)(*address, Service { backend_count, ..*old })));
             }
         }
     }
@@ -310,7 +368,7 @@ impl<A: Ip> Balanced<'_, A> {
             let lowered = self.present.get(address).map(|old| {
                 let backend_count = self.count_before_growth(address, new);
                 if backend_count < old.backend_count {
-                    Service { backend_count, ..*new }
+                    Service { backend_count, ..*old }
                 } else {
                     *old
                 }

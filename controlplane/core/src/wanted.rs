@@ -1,19 +1,22 @@
 //! The complete content that the kernel's maps should have.
 
 mod family;
+mod members;
 #[cfg(test)]
 mod tests;
 
 use crate::cluster;
 use crate::id::{EndpointId, MacAddress, NetworkId};
 use crate::overlay::{Location, Overlay};
-use crate::service::{self, Services};
-use family::Maps;
+use crate::service::maglev::Tables;
+use crate::service::{self, Services, Task};
+use family::{Counts, Maps, Vip};
+pub use members::{Members, MembersOf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Clamp, Endpoint, Ip, Network, Node, OverlayAddress, Peer, Service, Sizes,
-    V6, mapped,
+    self, Attachment, Backend, BackendKey, Clamp, Endpoint, Ip, MaglevKey, MaglevPart, MaglevTable, MemberKey, Network,
+    Node, OverlayAddress, Peer, Service, Sizes, V6, mapped,
 };
 
 /// The control maps, whole. What the kernel itself writes (flows, rotations, counters) is not in it.
@@ -43,6 +46,20 @@ pub struct MapContents {
     pub backends: BTreeMap<BackendKey, Backend>,
     /// `backends6`.
     pub backends6: BTreeMap<BackendKey<V6>, Backend<V6>>,
+    /// `maglev_tables`.
+    pub maglev_tables: BTreeMap<OverlayAddress, MaglevTable>,
+    /// `maglev_tables6`.
+    pub maglev_tables6: BTreeMap<OverlayAddress<V6>, MaglevTable>,
+    /// `maglev`: parts of tables.
+    pub maglev: BTreeMap<MaglevKey, MaglevPart>,
+    /// `maglev_members`.
+    pub maglev_members: BTreeMap<MaglevKey, Backend>,
+    /// `maglev_members6`.
+    pub maglev_members6: BTreeMap<MaglevKey, Backend<V6>>,
+    /// `weights`.
+    pub weights: BTreeMap<MemberKey, u32>,
+    /// `weights6`.
+    pub weights6: BTreeMap<MemberKey<V6>, u32>,
 }
 
 /// An endpoint of this node whose interface exists.
@@ -93,6 +110,8 @@ pub struct Overflow {
 pub struct Wanted {
     /// What the maps should hold.
     pub contents: MapContents,
+    /// Who the connections of each virtual IP may go to.
+    pub members: Members,
     /// The maps that are too small, in the order of the fields of [`MapContents`].
     pub overflows: Vec<Overflow>,
 }
@@ -112,14 +131,18 @@ pub fn vteps(inputs: &Inputs<'_>) -> BTreeSet<IpAddr> {
 /// counts before a peer of the same address; and of services that claim one VIP, the one with the smaller id.
 ///
 /// What does not fit into a map is left out from the end of the map's key order (endpoints: of the interface index, so that the
-/// newest are without; backends: whole slots of the last services), and nothing points at what was left out.
-pub fn wanted(inputs: &Inputs<'_>, sizes: &Sizes) -> Wanted {
-    build(inputs, Limits::of(sizes))
+/// newest are without; backends: whole slots of the last services; Maglev: whole tables of the last services, which are balanced in
+/// turns then), and nothing points at what was left out.
+///
+/// `tables` are those of the last time, so that only what changed is made anew.
+pub fn wanted(inputs: &Inputs<'_>, sizes: &Sizes, tables: &mut Tables) -> Wanted {
+    build(inputs, Limits::of(sizes), tables)
 }
 
-fn build(inputs: &Inputs<'_>, limits: Limits) -> Wanted {
+fn build(inputs: &Inputs<'_>, limits: Limits, tables: &mut Tables) -> Wanted {
     let mut builder = Builder {
         inputs,
+        tables,
         networks: taken_part_in(inputs),
         limits,
         wanted: Wanted::default(),
@@ -129,6 +152,7 @@ fn build(inputs: &Inputs<'_>, limits: Limits) -> Wanted {
     builder.nodes();
     builder.peers();
     builder.services();
+    builder.tables.clear_up();
     builder
         .wanted
         .overflows
@@ -136,7 +160,7 @@ fn build(inputs: &Inputs<'_>, limits: Limits) -> Wanted {
     builder.wanted
 }
 
-const MAP_ORDER: [&str; 11] = [
+const MAP_ORDER: [&str; 14] = [
     abi::attachment::NAME,
     abi::network::NAME,
     abi::endpoint::NAME,
@@ -148,6 +172,9 @@ const MAP_ORDER: [&str; 11] = [
     abi::service::NAME6,
     abi::backend::NAME,
     abi::backend::NAME6,
+    abi::maglev::NAME,
+    abi::maglev::MEMBERS_NAME,
+    abi::maglev::MEMBERS_NAME6,
 ];
 
 /// Known networks with a local endpoint or explicitly joined, by VNI. Two networks of one VNI are a mistake of the declared
@@ -176,6 +203,7 @@ struct Limits {
     nodes: u32,
     services: u32,
     backends: u32,
+    maglev_parts: u32,
 }
 
 impl Limits {
@@ -187,12 +215,14 @@ impl Limits {
             nodes: sizes.nodes,
             services: sizes.services,
             backends: sizes.backends,
+            maglev_parts: sizes.maglev_parts,
         }
     }
 }
 
 struct Builder<'a> {
     inputs: &'a Inputs<'a>,
+    tables: &'a mut Tables,
     /// By VNI.
     networks: BTreeMap<u32, &'a cluster::Network>,
     limits: Limits,
@@ -299,41 +329,65 @@ impl Builder<'_> {
     }
 
     fn services(&mut self) {
-        let vips = self.vips(|network, service| {
-            let vip = service
-                .vip
-                .filter(|vip| network.subnet.contains(vip) && *vip != network.gateway)?;
-            let backends = service.backends().into_iter().map(|ip| ip.octets());
-            Some((vip.octets(), backends.collect()))
-        });
-        let vips6 = self.vips(|network, service| {
-            let range = network.ipv6?;
-            let vip = service
-                .vip6
-                .filter(|vip| range.subnet.contains(vip) && *vip != range.gateway)?;
-            Some((v6(vip), service.backends6().into_iter().map(v6).collect()))
-        });
-        let Limits { services, backends, .. } = self.limits;
+        let vips = self.vips(
+            |network, service| {
+                let vip = service
+                    .vip
+                    .filter(|vip| network.subnet.contains(vip) && *vip != network.gateway);
+                vip.map(|vip| vip.octets())
+            },
+            |task| Some(task.ip.octets()),
+        );
+        let vips6 = self.vips(
+            |network, service| {
+                let range = network.ipv6?;
+                let vip = service
+                    .vip6
+                    .filter(|vip| range.subnet.contains(vip) && *vip != range.gateway);
+                vip.map(v6)
+            },
+            |task| task.ip6.map(v6),
+        );
         let contents = &mut self.wanted.contents;
-        let of_ipv4 = Maps::ipv4(contents).put_services(vips, self.limits);
-        let of_ipv6 = Maps::ipv6(contents).put_services(vips6, self.limits);
+        let of_ipv4 = Maps::ipv4(contents).put_services(&vips, self.limits, self.tables);
+        let of_ipv6 = Maps::ipv6(contents).put_services(&vips6, self.limits, self.tables);
+        self.wanted.members = family::members(&vips, &vips6);
+        self.cut_services(of_ipv4, of_ipv6);
+    }
+
+    fn cut_services(&mut self, of_ipv4: Counts, of_ipv6: Counts) {
+        let Limits {
+            services,
+            backends,
+            maglev_parts,
+            ..
+        } = self.limits;
         self.cut(abi::service::NAME, of_ipv4.services, services);
         self.cut(abi::service::NAME6, of_ipv6.services, services);
         self.cut(abi::backend::NAME, of_ipv4.backends, backends);
         self.cut(abi::backend::NAME6, of_ipv6.backends, backends);
+        let parts = of_ipv4.maglev_parts + of_ipv6.maglev_parts;
+        self.cut(abi::maglev::NAME, parts, maglev_parts);
+        self.cut(abi::maglev::MEMBERS_NAME, of_ipv4.maglev_members, backends);
+        self.cut(abi::maglev::MEMBERS_NAME6, of_ipv6.maglev_members, backends);
     }
 
-    /// The VIPs of one family and the backends of each, in order, as `look` finds them in a service.
+    /// The VIPs of one family in order, as `vip` finds them in a service, with those of its tasks that `address` finds an address of.
     fn vips<A: Ip>(
         &self,
-        look: impl Fn(&cluster::Network, &service::Service) -> Option<(A, Vec<A>)>,
-    ) -> BTreeMap<OverlayAddress<A>, Vec<A>> {
+        vip: impl Fn(&cluster::Network, &service::Service) -> Option<A>,
+        address: impl Fn(&Task) -> Option<A>,
+    ) -> BTreeMap<OverlayAddress<A>, Vip<A>> {
         let mut vips = BTreeMap::new();
         for (vni, network) in &self.networks {
             let known = self.inputs.services.networks.get(&network.id);
-            let services = known.into_iter().flat_map(|known| known.services.values());
-            for (vip, backends) in services.filter_map(|service| look(network, service)) {
-                vips.entry(OverlayAddress::new(*vni, vip)).or_insert(backends);
+            for service in known.into_iter().flat_map(|known| known.services.values()) {
+                let Some(vip) = vip(network, service) else { continue };
+                vips.entry(OverlayAddress::new(*vni, vip)).or_insert_with(|| Vip {
+                    policy: service.policy,
+                    affinity_seconds: service.affinity_seconds,
+                    members: service.members(&address),
+                });
             }
         }
         vips

@@ -1,5 +1,6 @@
 //! From the tables to names and maps: everything that follows from the state is computed anew, whole.
 
+mod balanced;
 #[cfg(test)]
 mod tests;
 
@@ -12,10 +13,10 @@ use crate::reconcile;
 use crate::record::{ENDPOINT_TABLE, EndpointRecord, PEER_TABLE, PeerRecord};
 use crate::service::{EndpointRow, Services};
 use crate::time::Instant;
-use crate::wanted::{self, Inputs, LocalAttachment, MapContents, Wanted};
+use crate::wanted::{self, Inputs, LocalAttachment, MapContents, Members, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use weft_dataplane::abi::{Backend, BackendKey, Ip, OverlayAddress, Peer, Service, V6};
+use weft_dataplane::abi::{Ip, OverlayAddress, Peer, Sizes, V6};
 
 impl Node {
     /// Computes names, services and maps anew from the tables, and the steps from what the kernel has.
@@ -48,19 +49,33 @@ impl Node {
             return;
         };
         let mut target = if self.settling_until.is_some() {
-            keep_others(wanted.contents, present)
+            keep_others(wanted.contents, present, &self.sizes)
         } else {
             wanted.contents
         };
         self.retired.add_to(now, &mut target, present, self.sizes.services);
         let steps = reconcile::steps(&target, present, &self.sizes);
+        let members = wanted.members.with_refusing(&target);
         if !steps.is_empty() {
             self.present = Some(target);
             self.effects.push_back(Effect::Maps(steps));
         }
+        self.tell_members(members);
     }
 
-    fn compute(&self, overlay: &Overlay, services: &Services) -> (Wanted, BTreeSet<IpAddr>) {
+    /// Tells of members when connections may have to go, and when it is first known who is a member.
+    fn tell_members(&mut self, members: Members) {
+        if self.settling_until.is_some() {
+            return;
+        }
+        let is_news = self.members.as_ref().is_none_or(|known| known.lost_something(&members));
+        if is_news {
+            self.effects.push_back(Effect::Members(members.clone()));
+        }
+        self.members = Some(members);
+    }
+
+    fn compute(&mut self, overlay: &Overlay, services: &Services) -> (Wanted, BTreeSet<IpAddr>) {
         let attachment = |e: &Endpoint| LocalAttachment {
             endpoint: e.id.clone(),
             network: e.network.clone(),
@@ -78,7 +93,8 @@ impl Node {
             services,
             routes: &self.routes,
         };
-        (wanted::wanted(&inputs, &self.sizes), wanted::vteps(&inputs))
+        let wanted = wanted::wanted(&inputs, &self.sizes, &mut self.tables);
+        (wanted, wanted::vteps(&inputs))
     }
 
     /// The records of all networks that this node takes part in and knows. Also asks for those that it does not know.
@@ -145,7 +161,7 @@ impl Node {
 
 /// While the tables may still be on their way, what the kernel knows of others on this node's networks stays: entries are added and
 /// replaced, none goes.
-fn keep_others(mut wanted: MapContents, present: &MapContents) -> MapContents {
+fn keep_others(mut wanted: MapContents, present: &MapContents, sizes: &Sizes) -> MapContents {
     let networks: BTreeSet<u32> = wanted.networks.keys().copied().collect();
     keep_peers(&networks, &mut wanted.peers, &present.peers);
     keep_peers(&networks, &mut wanted.peers6, &present.peers6);
@@ -154,46 +170,14 @@ fn keep_others(mut wanted: MapContents, present: &MapContents) -> MapContents {
     for (vtep, node) in present.nodes.iter().filter(|(vtep, _)| vteps.contains(*vtep)) {
         wanted.nodes.entry(*vtep).or_insert(*node);
     }
-    keep_services(
-        &networks,
-        (&mut wanted.services, &mut wanted.backends),
-        (&present.services, &present.backends),
-    );
-    keep_services(
-        &networks,
-        (&mut wanted.services6, &mut wanted.backends6),
-        (&present.services6, &present.backends6),
-    );
+    balanced::keep(&networks, &mut wanted, present, sizes);
     wanted
 }
 
 type OfAddress<A, V> = BTreeMap<OverlayAddress<A>, V>;
-type OfSlot<A> = BTreeMap<BackendKey<A>, Backend<A>>;
 
 fn keep_peers<A: Ip>(networks: &BTreeSet<u32>, wanted: &mut OfAddress<A, Peer>, present: &OfAddress<A, Peer>) {
     for (address, peer) in present.iter().filter(|(address, _)| networks.contains(&address.vni())) {
         wanted.entry(*address).or_insert(*peer);
-    }
-}
-
-fn keep_services<A: Ip>(
-    networks: &BTreeSet<u32>,
-    wanted: (&mut OfAddress<A, Service>, &mut OfSlot<A>),
-    present: (&OfAddress<A, Service>, &OfSlot<A>),
-) {
-    for (vip, service) in present.0.iter().filter(|(vip, _)| networks.contains(&vip.vni())) {
-        let fewer = wanted
-            .0
-            .get(vip)
-            .is_none_or(|new| new.backend_count < service.backend_count);
-        if fewer {
-            wanted.0.insert(*vip, *service);
-            wanted.1.retain(|key, _| (key.vni, key.vip) != (vip.vni(), vip.ip));
-            let kept = present
-                .1
-                .iter()
-                .filter(|(key, _)| (key.vni, key.vip) == (vip.vni(), vip.ip));
-            wanted.1.extend(kept.map(|(key, backend)| (*key, *backend)));
-        }
     }
 }

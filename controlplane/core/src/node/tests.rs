@@ -333,3 +333,70 @@ fn a_row_that_is_no_record_is_told_once_and_harms_nothing() {
     }
     assert_eq!(warnings, 1);
 }
+
+fn task(last: u8, disabled: bool) -> EndpointRecord {
+    EndpointRecord {
+        name: format!("web.{last}"),
+        service_name: "web".to_owned(),
+        service_id: "web-id".to_owned(),
+        virtual_ip: Some(Ipv4Addr::new(10, 0, 1, 2)),
+        endpoint_ip: Ipv4Addr::new(10, 0, 1, last),
+        service_disabled: disabled,
+        ..endpoint().record
+    }
+}
+
+impl Story {
+    fn write(&mut self, record: &EndpointRecord) {
+        let (network, key) = (network().id, record.name.clone());
+        let written = match self.node.gossip().get_entry(ENDPOINT_TABLE, &network, &key) {
+            Ok(_) => self
+                .node
+                .update_entry(self.now, ENDPOINT_TABLE, &network, &key, record.encode()),
+            Err(_) => self
+                .node
+                .create_entry(self.now, ENDPOINT_TABLE, &network, &key, record.encode()),
+        };
+        written.unwrap();
+    }
+
+    /// What is told of members within so long: of the virtual IP, address and whether it takes new connections.
+    fn told(&mut self, within: Duration) -> Vec<Vec<(u8, bool)>> {
+        self.wait(within);
+        let told = std::iter::from_fn(|| self.node.poll_effect()).filter_map(|effect| match effect {
+            Effect::Members(members) => Some(members.ipv4.get(&address(2)).cloned().unwrap_or_default()),
+            _ => None,
+        });
+        let short = |(ip, open): ([u8; 4], bool)| (ip[3], open);
+        told.map(|members| members.into_iter().map(short).collect()).collect()
+    }
+}
+
+#[test]
+fn members_are_told_after_settling_and_when_one_goes_or_drains() {
+    let mut story = Story::new();
+    story.attached();
+    story.write(&task(5, false));
+    story.write(&task(6, false));
+    assert_eq!(
+        story.told(SETTLE - GATHER),
+        [[]; 0],
+        "the tables may still be on their way"
+    );
+    assert_eq!(story.told(GATHER * 3), [[(5, true), (6, true)]]);
+    story.write(&task(7, false));
+    assert_eq!(story.told(GATHER), [[]; 0], "one more harms nobody");
+    story.write(&task(7, true));
+    assert_eq!(story.told(GATHER), [[(5, true), (6, true), (7, false)]]);
+    let gone = |story: &mut Story, last: u8| {
+        let key = format!("web.{last}");
+        let deleted = story.node.delete_entry(story.now, ENDPOINT_TABLE, &network().id, &key);
+        deleted.unwrap();
+        story.told(GATHER)
+    };
+    assert_eq!(gone(&mut story, 5), [[(6, true), (7, false)]]);
+    assert_eq!(gone(&mut story, 7), [[(6, true)]]);
+    // The virtual IP still refuses, and has no members.
+    assert_eq!(gone(&mut story, 6), [[]]);
+    assert_eq!(story.told(GATHER), [[]; 0]);
+}

@@ -101,6 +101,47 @@ fn no_service_counts_a_missing_slot(contents: &MapContents) -> bool {
     })
 }
 
+/// Gives the service a table of this name: what it holds follows from the name.
+fn look_up(contents: &mut MapContents, vip: u8, name: u64) {
+    let key = |index: u32| MaglevKey {
+        name,
+        index,
+        padding: 0,
+    };
+    let padding = 0;
+    let size = abi::maglev::PART + 3;
+    contents
+        .maglev_tables
+        .insert(address(vip), MaglevTable { name, size, padding });
+    let members = 1 + name as u16 % 3;
+    for member in 0..members {
+        let ip = [10, 0, 1, 100 + name as u8 * 10 + member as u8];
+        contents.maglev_members.insert(key(member.into()), Backend { ip });
+    }
+    for part in 0..2 {
+        let members = std::array::from_fn(|entry| (part + entry as u16) % members);
+        contents.maglev.insert(key(part.into()), MaglevPart { members });
+    }
+}
+
+fn no_table_names_what_is_not_there(contents: &MapContents) -> bool {
+    contents.maglev_tables.values().all(|table| {
+        let key = |index: u32| MaglevKey {
+            name: table.name,
+            index,
+            padding: 0,
+        };
+        let is_whole = |part: u32| {
+            let part = contents.maglev.get(&key(part));
+            part.is_some_and(|part| {
+                let mut members = part.members.iter();
+                members.all(|member| contents.maglev_members.contains_key(&key((*member).into())))
+            })
+        };
+        (0..table.size.div_ceil(abi::maglev::PART)).all(is_whole)
+    })
+}
+
 fn pairs() -> impl Strategy<Value = (MapContents, MapContents)> {
     (contents(), contents())
 }
@@ -108,8 +149,9 @@ fn pairs() -> impl Strategy<Value = (MapContents, MapContents)> {
 fn contents() -> impl Strategy<Value = MapContents> {
     let few = || proptest::collection::btree_map(0..6u8, 0..4u8, 0..5);
     let services = proptest::collection::btree_map(0..4u8, proptest::collection::vec(0..9u8, 0..5), 0..4);
-    (few(), few(), few(), few(), few(), services).prop_map(
-        |(attachments, networks, endpoints, peers, nodes, services)| {
+    let tables = proptest::collection::btree_map(0..4u8, 0..5u64, 0..4);
+    (few(), few(), few(), few(), few(), services, tables).prop_map(
+        |(attachments, networks, endpoints, peers, nodes, services, tables)| {
             let mut contents = MapContents {
                 attachments: attachments
                     .into_iter()
@@ -129,6 +171,9 @@ fn contents() -> impl Strategy<Value = MapContents> {
             };
             for (vip, backends) in services {
                 serve(&mut contents, vip, &backends);
+            }
+            for (vip, name) in tables {
+                look_up(&mut contents, vip, name);
             }
             contents
         },
@@ -196,6 +241,69 @@ fn a_service_shrinks_count_first_and_grows_count_last() {
 }
 
 #[test]
+fn a_policy_comes_after_what_it_needs_and_that_goes_after_it() {
+    let key = abi::MemberKey {
+        vip: [10, 0, 1, 4],
+        ip: [10, 0, 1, 5],
+        vni: 4097,
+    };
+    let member = |index: u32| MaglevKey {
+        name: 0,
+        index,
+        padding: 0,
+    };
+    let (mut turns, mut table, mut loads) = <(MapContents, MapContents, MapContents)>::default();
+    for (contents, policy) in [(&mut turns, 0), (&mut table, 1), (&mut loads, 2)] {
+        serve(contents, 4, &[5, 6]);
+        contents.services.get_mut(&address(4)).unwrap().policy = policy;
+    }
+    look_up(&mut table, 4, 0);
+    loads.weights.insert(key, 3);
+    let service = |contents: &MapContents| Step::Put(Entry::Service(address(4), contents.services[&address(4)]));
+    let part = |index: u32| Step::Put(Entry::MaglevPart(member(index), table.maglev[&member(index)]));
+    assert_eq!(
+        steps(&table, &turns),
+        [
+            Step::Put(Entry::MaglevMember(member(0), Backend { ip: [10, 0, 1, 100] })),
+            part(0),
+            part(1),
+            Step::Put(Entry::MaglevTable(address(4), table.maglev_tables[&address(4)])),
+            service(&table),
+        ]
+    );
+    assert_eq!(
+        steps(&loads, &table),
+        [
+            Step::Put(Entry::Weight(key, 3)),
+            service(&loads),
+            Step::Remove(EntryKey::MaglevTable(address(4))),
+            Step::Remove(EntryKey::MaglevPart(member(0))),
+            Step::Remove(EntryKey::MaglevPart(member(1))),
+            Step::Remove(EntryKey::MaglevMember(member(0))),
+        ]
+    );
+    assert_eq!(
+        steps(&turns, &loads),
+        [service(&turns), Step::Remove(EntryKey::Weight(key))]
+    );
+}
+
+#[test]
+fn a_policy_that_comes_with_fewer_slots_still_waits_for_its_table() {
+    let (mut old, mut new) = (MapContents::default(), MapContents::default());
+    serve(&mut old, 4, &[5, 6, 7]);
+    serve(&mut new, 4, &[5, 6]);
+    new.services.get_mut(&address(4)).unwrap().policy = 1;
+    look_up(&mut new, 4, 0);
+    let mut now = old.clone();
+    for step in steps(&new, &old) {
+        apply(&step, &mut now);
+        assert!(now.services[&address(4)].policy == 0 || now.maglev_tables.contains_key(&address(4)));
+    }
+    assert_eq!(now, new);
+}
+
+#[test]
 fn an_interface_that_changes_hands_sends_nothing_in_between() {
     let (mut old, mut new) = (MapContents::default(), MapContents::default());
     old.attachments.insert(7, attachment(3));
@@ -242,6 +350,15 @@ proptest! {
         for step in steps(&wanted, &present) {
             apply(&step, &mut now);
             prop_assert!(no_service_counts_a_missing_slot(&now), "after {:?}", step);
+            prop_assert!(no_table_names_what_is_not_there(&now), "after {:?}", step);
+            for (at, table) in &now.maglev_tables {
+                let kept = present.maglev_tables.get(at) == Some(table);
+                let wished = wanted.maglev_tables.get(at) == Some(table);
+                prop_assert!(kept || wished);
+            }
+            for at in wanted.maglev_tables.keys().filter(|at| present.maglev_tables.contains_key(at)) {
+                prop_assert!(now.maglev_tables.contains_key(at), "there was no table after {:?}", step);
+            }
             for (ifindex, attachment) in &now.attachments {
                 let kept = present.attachments.get(ifindex) == Some(attachment);
                 let wished = wanted.attachments.get(ifindex) == Some(attachment);
@@ -258,6 +375,20 @@ proptest! {
         }
         prop_assert_eq!(&now, &wanted);
         prop_assert_eq!(steps(&wanted, &now), vec![]);
+    }
+
+    /// Where old and new tables do not fit together, the old ones go first, and are out of force before.
+    #[test]
+    fn tables_that_do_not_fit_together_make_room((wanted, present) in pairs()) {
+        let parts = wanted.maglev.len().max(present.maglev.len()) as u32;
+        let sizes = Sizes { maglev_parts: parts, ..Sizes::DEFAULT };
+        let mut now = present.clone();
+        for step in super::steps(&wanted, &present, &sizes) {
+            apply(&step, &mut now);
+            prop_assert!(now.maglev.len() <= parts as usize, "after {:?}", step);
+            prop_assert!(no_table_names_what_is_not_there(&now), "after {:?}", step);
+        }
+        prop_assert_eq!(&now, &wanted);
     }
 
     /// Whoever wrote the maps before, the first steps on services mend them.

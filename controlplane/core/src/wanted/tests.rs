@@ -7,6 +7,8 @@ use crate::record::{EndpointRecord, PeerRecord};
 use crate::service::EndpointRow;
 use weft_dataplane::abi::service::POLICY_ROUND_ROBIN;
 
+mod balancing;
+
 /// All inputs, owned.
 #[derive(Clone, Default)]
 struct World {
@@ -158,13 +160,13 @@ impl World {
     }
 
     fn wanted(&self) -> MapContents {
-        let wanted = self.with(|inputs| wanted(inputs, &Sizes::DEFAULT));
+        let wanted = self.with(|inputs| wanted(inputs, &Sizes::DEFAULT, &mut Tables::default()));
         assert_eq!(wanted.overflows, []);
         wanted.contents
     }
 
     fn within(&self, limits: Limits) -> Wanted {
-        self.with(|inputs| build(inputs, limits))
+        self.with(|inputs| build(inputs, limits, &mut Tables::default()))
     }
 }
 
@@ -495,8 +497,11 @@ fn what_does_not_fit_is_left_out_and_reported_and_nothing_points_at_it() {
         nodes: 2,
         services: 2,
         backends: 4,
+        maglev_parts: 100,
     };
-    let Wanted { contents, overflows } = world.within(limits);
+    let Wanted {
+        contents, overflows, ..
+    } = world.within(limits);
     assert_eq!(
         overflows.iter().map(|o| (o.map, o.wanted, o.limit)).collect::<Vec<_>>(),
         [
