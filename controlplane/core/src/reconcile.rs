@@ -145,10 +145,10 @@ pub fn steps(wanted: &MapContents, present: &MapContents, sizes: &Sizes) -> Vec<
     let mut tables = map!(maglev_tables, services, MaglevTable);
     let mut tables6 = map!(maglev_tables6, services, MaglevTable6);
     let parts = map!(maglev, maglev_parts, MaglevPart);
-    let members = map!(maglev_members, backends, MaglevMember);
-    let members6 = map!(maglev_members6, backends, MaglevMember6);
-    let weights = map!(weights, backends, Weight);
-    let weights6 = map!(weights6, backends, Weight6);
+    let members = map!(maglev_members, maglev_parts, MaglevMember);
+    let members6 = map!(maglev_members6, maglev_parts, MaglevMember6);
+    let weights = map!(weights, loads, Weight);
+    let weights6 = map!(weights6, loads, Weight6);
 
     if parts.tight || members.tight || members6.tight {
         withdraw(&mut steps, &mut tables);

@@ -132,7 +132,7 @@ pub fn vteps(inputs: &Inputs<'_>) -> BTreeSet<IpAddr> {
 ///
 /// What does not fit into a map is left out from the end of the map's key order (endpoints: of the interface index, so that the
 /// newest are without; backends: whole slots of the last services; Maglev: whole tables of the last services, which are balanced in
-/// turns then), and nothing points at what was left out.
+/// turns then; weights: those of the last services), and nothing points at what was left out.
 ///
 /// `tables` are those of the last time, so that only what changed is made anew.
 pub fn wanted(inputs: &Inputs<'_>, sizes: &Sizes, tables: &mut Tables) -> Wanted {
@@ -160,7 +160,7 @@ fn build(inputs: &Inputs<'_>, limits: Limits, tables: &mut Tables) -> Wanted {
     builder.wanted
 }
 
-const MAP_ORDER: [&str; 14] = [
+const MAP_ORDER: [&str; 16] = [
     abi::attachment::NAME,
     abi::network::NAME,
     abi::endpoint::NAME,
@@ -175,6 +175,8 @@ const MAP_ORDER: [&str; 14] = [
     abi::maglev::NAME,
     abi::maglev::MEMBERS_NAME,
     abi::maglev::MEMBERS_NAME6,
+    abi::load::WEIGHTS_NAME,
+    abi::load::WEIGHTS_NAME6,
 ];
 
 /// Known networks with a local endpoint or explicitly joined, by VNI. Two networks of one VNI are a mistake of the declared
@@ -204,6 +206,7 @@ struct Limits {
     services: u32,
     backends: u32,
     maglev_parts: u32,
+    loads: u32,
 }
 
 impl Limits {
@@ -216,6 +219,7 @@ impl Limits {
             services: sizes.services,
             backends: sizes.backends,
             maglev_parts: sizes.maglev_parts,
+            loads: sizes.loads,
         }
     }
 }
@@ -360,6 +364,7 @@ impl Builder<'_> {
             services,
             backends,
             maglev_parts,
+            loads,
             ..
         } = self.limits;
         self.cut(abi::service::NAME, of_ipv4.services, services);
@@ -368,8 +373,10 @@ impl Builder<'_> {
         self.cut(abi::backend::NAME6, of_ipv6.backends, backends);
         let parts = of_ipv4.maglev_parts + of_ipv6.maglev_parts;
         self.cut(abi::maglev::NAME, parts, maglev_parts);
-        self.cut(abi::maglev::MEMBERS_NAME, of_ipv4.maglev_members, backends);
-        self.cut(abi::maglev::MEMBERS_NAME6, of_ipv6.maglev_members, backends);
+        self.cut(abi::maglev::MEMBERS_NAME, of_ipv4.maglev_members, maglev_parts);
+        self.cut(abi::maglev::MEMBERS_NAME6, of_ipv6.maglev_members, maglev_parts);
+        self.cut(abi::load::WEIGHTS_NAME, of_ipv4.weights, loads);
+        self.cut(abi::load::WEIGHTS_NAME6, of_ipv6.weights, loads);
     }
 
     /// The VIPs of one family in order, as `vip` finds them in a service, with those of its tasks that `address` finds an address of.

@@ -35,6 +35,7 @@ pub(super) struct Counts {
     pub(super) backends: usize,
     pub(super) maglev_parts: usize,
     pub(super) maglev_members: usize,
+    pub(super) weights: usize,
 }
 
 impl<'a> Maps<'a, V4> {
@@ -100,7 +101,7 @@ impl<A: Ip> Maps<'_, A> {
                 // One backend needs no table.
                 Policy::Maglev if backends.len() < 2 => {}
                 Policy::Maglev => self.put_table(*address, &backends, limits, tables, (&mut counts, &mut left_out)),
-                Policy::LeastConnections => self.put_weights(*address, &backends),
+                Policy::LeastConnections => counts.weights += self.put_weights(*address, &backends, limits.loads),
             }
             let service = Service {
                 backend_count,
@@ -166,7 +167,9 @@ impl<A: Ip> Maps<'_, A> {
             counts.maglev_members += backends.len();
             let fits = |there: usize, more: usize, limit: u32| there + more <= limit as usize;
             let members = self.maglev_members.len();
-            if !fits(self.maglev.len(), parts, limits.maglev_parts) || !fits(members, backends.len(), limits.backends) {
+            if !fits(self.maglev.len(), parts, limits.maglev_parts)
+                || !fits(members, backends.len(), limits.maglev_parts)
+            {
                 left_out.insert(name);
                 return;
             }
@@ -187,10 +190,18 @@ impl<A: Ip> Maps<'_, A> {
         }
     }
 
-    fn put_weights(&mut self, OverlayAddress { ip: vip, vni }: OverlayAddress<A>, backends: &Weights<A>) {
+    /// Puts the weights of these backends, or none of them if they do not fit; tells how many there are.
+    fn put_weights(&mut self, address: OverlayAddress<A>, backends: &Weights<A>, limit: u32) -> usize {
+        let OverlayAddress { ip: vip, vni } = address;
         let weighted = backends.iter().filter(|(_, weight)| **weight != 1);
-        self.weights
-            .extend(weighted.map(|(ip, weight)| (MemberKey { vip, ip: *ip, vni }, *weight)));
+        let weights: Vec<_> = weighted
+            .map(|(ip, weight)| (MemberKey { vip, ip: *ip, vni }, *weight))
+            .collect();
+        let count = weights.len();
+        if self.weights.len() + count <= limit as usize {
+            self.weights.extend(weights);
+        }
+        count
     }
 
     fn is_reachable(&self, address: OverlayAddress<A>) -> bool {

@@ -498,6 +498,7 @@ fn what_does_not_fit_is_left_out_and_reported_and_nothing_points_at_it() {
         services: 2,
         backends: 4,
         maglev_parts: 100,
+        loads: 100,
     };
     let Wanted {
         contents, overflows, ..

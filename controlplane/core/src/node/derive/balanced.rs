@@ -72,7 +72,7 @@ impl<A: Ip> Maps<'_, A> {
             .map(|(k, v)| (*k, *v))
             .collect();
         let of_slot = |key: &BackendKey<A>| kept.contains_key(&OverlayAddress::new(key.vni, key.vip));
-        let of_weight = |key: &MemberKey<A>| kept.contains_key(&OverlayAddress::new(key.vni(), key.vip));
+        let of_weight = |key: &MemberKey<A>| kept.contains_key(&key.network_vip());
         replace(self.slots, present.slots, of_slot);
         replace(self.weights, present.weights, of_weight);
         replace(self.tables, present.tables, |vip| kept.contains_key(vip));
@@ -97,7 +97,7 @@ impl<A: Ip> Maps<'_, A> {
                 .parts()
                 && !members.is_empty();
             let fits = self.parts.len() + parts.len() <= sizes.maglev_parts as usize
-                && self.members.len() + members.len() <= sizes.backends as usize;
+                && self.members.len() + members.len() <= sizes.maglev_parts as usize;
             if is_whole && fits {
                 self.parts.extend(parts);
                 self.members.extend(members);

@@ -134,20 +134,16 @@ fn virtual_ips_with_the_same_backends_share_a_table() {
 #[test]
 fn a_table_that_does_not_fit_is_left_out_whole_and_told() {
     let world = serve(web(Policy::Maglev, &[1, 1]), "db", 10, Policy::Maglev, &[1, 1]);
-    for (parts, backends, told) in [
-        (64 * 3, 100, vec![("maglev", 256, 64 * 3)]),
-        (63, 100, vec![("maglev", 256, 63)]),
-    ] {
+    for parts in [64 * 3, 63] {
         let limits = Limits {
             maglev_parts: parts,
-            backends,
             ..Limits::of(&Sizes::DEFAULT)
         };
         let Wanted {
             contents, overflows, ..
         } = world.within(limits);
         let overflows: Vec<_> = overflows.iter().map(|o| (o.map, o.wanted, o.limit)).collect();
-        assert_eq!(overflows, told);
+        assert_eq!(overflows, [("maglev", 256, parts)]);
         assert_eq!(contents.maglev.len(), parts as usize / 64 * 64);
         let tables = contents.maglev_tables.len() + contents.maglev_tables6.len();
         assert_eq!(tables, parts as usize / 64);
@@ -157,16 +153,28 @@ fn a_table_that_does_not_fit_is_left_out_whole_and_told() {
             assert_eq!(contents.services[&vip].backend_count, 2, "in turns");
         }
     }
+}
+
+#[test]
+fn weights_that_do_not_fit_are_left_out_by_services_and_told() {
+    let world = serve(
+        web(Policy::LeastConnections, &[2, 3]),
+        "db",
+        10,
+        Policy::LeastConnections,
+        &[2, 3],
+    );
     let limits = Limits {
-        backends: 3,
+        loads: 3,
         ..Limits::of(&Sizes::DEFAULT)
     };
     let Wanted {
         contents, overflows, ..
     } = world.within(limits);
-    let maps: Vec<_> = overflows.iter().map(|o| o.map).collect();
-    assert_eq!(maps, ["backends", "backends6", "maglev_members", "maglev_members6"]);
-    assert_eq!((contents.maglev_tables.len(), contents.maglev_members.len()), (1, 2));
+    let told: Vec<_> = overflows.iter().map(|o| (o.map, o.wanted, o.limit)).collect();
+    assert_eq!(told, [("weights", 4, 3), ("weights6", 4, 3)]);
+    assert_eq!(contents.weights, [(weight(5), 2), (weight(6), 3)].into());
+    assert_eq!(contents.weights6.len(), 2);
 }
 
 #[test]
