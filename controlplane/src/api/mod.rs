@@ -131,6 +131,7 @@ fn router(handle: Handle) -> Router {
             "/services/{service}",
             get(services::inspect).merge(delete(services::remove)),
         )
+        .route("/services/{service}/update", post(services::update))
         .route("/tasks", get(services::tasks))
         .route("/nodes", get(cluster::nodes))
         .route("/cluster/init", post(cluster::init))

@@ -155,6 +155,7 @@ pub(super) async fn connect(
         service: body.service,
         aliases: body.aliases,
         ip: body.ipv4_address,
+        weight: body.weight,
     };
     let endpoint = ask(&handle, |reply| Command::Connect(request, reply)).await?;
     Ok(Json(Connected {

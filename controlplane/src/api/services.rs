@@ -2,8 +2,8 @@
 
 use super::reply::{Body, Refusal, ask, ask_manager, timestamp};
 use super::types::{
-    EndpointSpec, NetworkTarget, Service, ServiceCreate, ServiceCreated, ServiceEndpoint, ServiceSpec, Task,
-    TaskTemplate, Version, VirtualIp,
+    EndpointSpec, EndpointUpdate, NetworkTarget, Service, ServiceCreate, ServiceCreated, ServiceEndpoint, ServiceSpec,
+    ServiceUpdate, ServiceUpdated, Task, TaskTemplate, Version, VirtualIp,
 };
 use crate::daemon::{Command, Handle};
 use axum::Json;
@@ -11,7 +11,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use weft_core::cluster::{self, Allocation, Network, Reply, Request};
+use weft_core::cluster::{self, Allocation, EndpointMode, Network, Reply, Request};
 use weft_core::id::NetworkId;
 
 pub(super) async fn list(State(handle): State<Handle>) -> Result<Json<Vec<Service>>, Refusal> {
@@ -43,6 +43,8 @@ pub(super) async fn create(
             .map(|network| network.target)
             .collect(),
         mode: body.endpoint_spec.mode,
+        policy: body.endpoint_spec.policy.unwrap_or_default(),
+        affinity: body.endpoint_spec.affinity.unwrap_or(0),
     };
     match ask_manager(&handle, request).await? {
         Reply::Service(service) => Ok((
@@ -51,6 +53,24 @@ pub(super) async fn create(
                 id: service.id.to_string(),
             }),
         )),
+        other => Err(Refusal::unexpected(&other)),
+    }
+}
+
+pub(super) async fn update(
+    State(handle): State<Handle>,
+    Path(service): Path<String>,
+    Body(body): Body<ServiceUpdate>,
+) -> Result<Json<ServiceUpdated>, Refusal> {
+    let EndpointUpdate { policy, affinity } = body.endpoint_spec;
+    let request = Request::ServiceUpdate {
+        service,
+        policy,
+        affinity,
+        weights: body.weights,
+    };
+    match ask_manager(&handle, request).await? {
+        Reply::Service(_) => Ok(Json(ServiceUpdated::default())),
         other => Err(Refusal::unexpected(&other)),
     }
 }
@@ -121,7 +141,7 @@ fn service(service: &cluster::Service, networks: &BTreeMap<NetworkId, Network>) 
         id: service.id.to_string(),
         version: Version { index: service.version },
         created_at: timestamp(service.created),
-        updated_at: timestamp(service.created),
+        updated_at: timestamp(service.updated.unwrap_or(service.created)),
         spec: ServiceSpec {
             name: service.name.clone(),
             labels: BTreeMap::new(),
@@ -132,12 +152,21 @@ fn service(service: &cluster::Service, networks: &BTreeMap<NetworkId, Network>) 
                     .map(|id| NetworkTarget { target: id.to_string() })
                     .collect(),
             },
-            endpoint_spec: EndpointSpec { mode: service.mode },
+            endpoint_spec: endpoint_spec(service),
         },
         endpoint: ServiceEndpoint {
-            spec: EndpointSpec { mode: service.mode },
+            spec: endpoint_spec(service),
             virtual_ips: service.networks.iter().flat_map(virtual_ips).collect(),
         },
+    }
+}
+
+fn endpoint_spec(service: &cluster::Service) -> EndpointSpec {
+    let is_balanced = service.mode == EndpointMode::Vip;
+    EndpointSpec {
+        mode: service.mode,
+        policy: is_balanced.then_some(service.policy),
+        affinity: is_balanced.then_some(service.affinity_seconds),
     }
 }
 
@@ -152,5 +181,6 @@ fn task(allocation: &Allocation, ready: &BTreeMap<String, bool>) -> Task {
         address: allocation.ip,
         created_at: timestamp(allocation.created),
         state: if alive { "running" } else { "orphaned" }.to_owned(),
+        weight: allocation.weight,
     }
 }

@@ -2,7 +2,9 @@
 
 use super::authority::{MANAGER_NAME, signing_request};
 use super::tls::{MISMATCH, PinnedAuthority, TlsError, joiner_config, member_config};
-use super::{JoinAnswer, JoinCall, JoinToken, KEYS_HOLD, KeysAnswer, KeysCall, MAX_BODY, RefusalAnswer};
+use super::{
+    HOLD, JoinAnswer, JoinCall, JoinToken, KeysAnswer, KeysCall, MAX_BODY, RefusalAnswer, SettingsAnswer, SettingsCall,
+};
 use crate::daemon::{Refused, RefusedKind};
 use crate::store::Identity;
 use http_body_util::{BodyExt, Full, Limited};
@@ -21,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use weft_core::cluster::keys::KeySet;
+use weft_core::cluster::settings::Settings;
 use weft_core::cluster::{Reply, Request};
 
 /// A request that takes longer found no manager: everything it decides takes milliseconds.
@@ -49,9 +52,17 @@ impl ManagerClient {
 
     /// Acknowledges the gossip keys of this version, and waits for others; nothing if there are none for a while.
     pub async fn keys(&self, applied: Option<u64>) -> Result<Option<KeySet>, Refused> {
-        let patience = KEYS_HOLD + REQUEST_TIMEOUT;
+        let patience = HOLD + REQUEST_TIMEOUT;
         let answer: KeysAnswer = call(&self.manager, &self.tls, "/v1/keys", &KeysCall { applied }, patience).await?;
         Ok(answer.keys)
+    }
+
+    /// Waits for other settings of services than those of this version; nothing if there are none for a while.
+    pub async fn settings(&self, version: Option<u64>) -> Result<Option<Settings>, Refused> {
+        let patience = HOLD + REQUEST_TIMEOUT;
+        let call_body = SettingsCall { version };
+        let answer: SettingsAnswer = call(&self.manager, &self.tls, "/v1/settings", &call_body, patience).await?;
+        Ok(answer.settings)
     }
 }
 

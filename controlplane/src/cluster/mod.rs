@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 use weft_core::cluster::Member;
 use weft_core::cluster::keys::KeySet;
+use weft_core::cluster::settings::Settings;
 
 /// What a joining node sends to `/v1/join`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,15 +40,27 @@ struct KeysCall {
     applied: Option<u64>,
 }
 
-/// What it gets, when there is another set or after [`KEYS_HOLD`].
+/// What it gets, when there is another set or after [`HOLD`].
 #[derive(Debug, Serialize, Deserialize)]
 struct KeysAnswer {
     keys: Option<KeySet>,
 }
 
-/// How long a request for other keys than the applied ones is held. A manager whose host died shows by its silence only, so not for
+/// How long a request for what is not known yet is held. A manager whose host died shows by its silence only, so not for
 /// ever.
-const KEYS_HOLD: Duration = Duration::from_secs(45);
+const HOLD: Duration = Duration::from_secs(45);
+
+/// What a member sends to `/v1/settings`: the version of the settings that it publishes; nothing at first.
+#[derive(Debug, Serialize, Deserialize)]
+struct SettingsCall {
+    version: Option<u64>,
+}
+
+/// What it gets, when there are others or after [`HOLD`].
+#[derive(Debug, Serialize, Deserialize)]
+struct SettingsAnswer {
+    settings: Option<Settings>,
+}
 
 /// A refusal on the wire.
 #[derive(Debug, Serialize, Deserialize)]

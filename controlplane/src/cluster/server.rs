@@ -2,8 +2,8 @@
 
 use super::authority::node_name;
 use super::tls::{TlsError, server_config};
-use super::{JoinAnswer, JoinCall, KEYS_HOLD, KeysAnswer, KeysCall, MAX_BODY, RefusalAnswer};
-use crate::daemon::{Command, Handle, KeysCommand, Refused, RefusedKind};
+use super::{HOLD, JoinAnswer, JoinCall, KeysAnswer, KeysCall, MAX_BODY, RefusalAnswer, SettingsAnswer, SettingsCall};
+use crate::daemon::{Command, Handle, KeysCommand, Refused, RefusedKind, SettingsCommand};
 use crate::store::Identity;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -23,8 +23,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use weft_core::cluster::MAX_MEMBERS;
 
-/// Connections served at once: every member holds one, waiting for new gossip keys; beside that they ask rarely and briefly.
-const MAX_CONNECTIONS: usize = MAX_MEMBERS + 256;
+/// Connections served at once: every member holds two, waiting for new gossip keys and for new settings of services; beside that they
+/// ask rarely and briefly.
+const MAX_CONNECTIONS: usize = 2 * MAX_MEMBERS + 256;
 
 /// Who does not get through the handshake in this time does not get in.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -116,7 +117,8 @@ async fn answer(request: HttpRequest<Incoming>, node: Option<String>, handle: &H
         ("/v1/join", _) => admit(request, handle).await.and_then(|admission| json(&admission)),
         ("/v1/request", Some(node)) => forward(request, node, handle).await.and_then(|reply| json(&reply)),
         ("/v1/keys", Some(node)) => keys(request, node, handle).await.and_then(|answer| json(&answer)),
-        ("/v1/request" | "/v1/keys", None) => Err(invalid(
+        ("/v1/settings", Some(node)) => settings(request, node, handle).await.and_then(|answer| json(&answer)),
+        ("/v1/request" | "/v1/keys" | "/v1/settings", None) => Err(invalid(
             "a certificate of this cluster is wanted; join it first".to_owned(),
         )),
         _ => Err(Refused {
@@ -171,10 +173,24 @@ async fn admit(request: HttpRequest<Incoming>, handle: &Handle) -> Result<JoinAn
 async fn keys(request: HttpRequest<Incoming>, node: String, handle: &Handle) -> Result<KeysAnswer, Refused> {
     let KeysCall { applied } = body(request).await?;
     let asked = handle.ask(|reply| Command::Keys(KeysCommand::Follow { node, applied, reply }));
-    match timeout(KEYS_HOLD, asked).await {
+    match timeout(HOLD, asked).await {
         Ok(Some(outcome)) => outcome.map(|keys| KeysAnswer { keys: Some(keys) }),
         Ok(None) => Err(stopping()),
         Err(_) => Ok(KeysAnswer { keys: None }),
+    }
+}
+
+/// Waits for other settings of services than those of the version, for a while.
+async fn settings(request: HttpRequest<Incoming>, node: String, handle: &Handle) -> Result<SettingsAnswer, Refused> {
+    let SettingsCall { version } = body(request).await?;
+    let follow = |reply| SettingsCommand::Follow { node, version, reply };
+    let asked = handle.ask(|reply| Command::Settings(follow(reply)));
+    match timeout(HOLD, asked).await {
+        Ok(Some(outcome)) => outcome.map(|settings| SettingsAnswer {
+            settings: Some(settings),
+        }),
+        Ok(None) => Err(stopping()),
+        Err(_) => Ok(SettingsAnswer { settings: None }),
     }
 }
 

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::sync::{mpsc, oneshot};
 use weft_core::cluster;
 use weft_core::cluster::keys::{KeySet, KeysView};
+use weft_core::cluster::settings::Settings;
 use weft_core::id::{EndpointId, MacAddress, NetworkId};
 use weft_core::networkdb::{Key, Stats};
 use weft_dataplane::abi::flow::Timeouts;
@@ -128,6 +129,8 @@ pub struct Connect {
     pub aliases: Vec<String>,
     /// A certain address.
     pub ip: Option<Ipv4Addr>,
+    /// Its weight among the tasks of the service.
+    pub weight: Option<u32>,
 }
 
 /// An endpoint of this node, as it stands.
@@ -314,6 +317,8 @@ pub enum Command {
     ClusterLeft(ReplyTo<Result<(), Refused>>),
     /// Something about the gossip keys, or the join token.
     Keys(KeysCommand),
+    /// Something about the settings of services.
+    Settings(SettingsCommand),
     /// The endpoints that the manager has on record for this node.
     Allocated(Vec<EndpointId>),
     /// Join the gossip through these members.
@@ -424,6 +429,22 @@ pub enum KeysCommand {
     View(ReplyTo<Result<KeysView, Refused>>),
     /// Replace the join token (manager only).
     RotateToken(ReplyTo<Result<String, Refused>>),
+}
+
+/// What may be asked of the daemon about the settings of services, or told.
+#[derive(Debug)]
+pub enum SettingsCommand {
+    /// Another node holds the settings of this version; answered when there are others (manager only).
+    Follow {
+        /// The node's name, out of its certificate.
+        node: String,
+        /// The version; nothing if it wants whatever there is.
+        version: Option<u64>,
+        /// Where the answer goes.
+        reply: ReplyTo<Result<Settings, Refused>>,
+    },
+    /// The manager told of these settings; answered with whether they are published and stored.
+    Changed(Settings, ReplyTo<bool>),
 }
 
 /// What an admitted node gets.

@@ -80,6 +80,7 @@ impl Maker {
             service: request.service.clone(),
             aliases: request.aliases.clone(),
             ip: request.ip,
+            weight: request.weight,
         };
         match self
             .handle

@@ -36,6 +36,11 @@ impl Daemon {
                         self.node.handle(now, Input::MapsFailed);
                     }
                 }
+                Effect::Members(members) => match self.dataplane.keep_members(&members.ipv4, &members.ipv6) {
+                    Ok(0) => {}
+                    Ok(connections) => tracing::info!(connections, "let go of: their backends are gone"),
+                    Err(error) => tracing::warn!(%error, "connections to backends that are gone stay until they end"),
+                },
                 Effect::ReadMaps => self.read_maps(),
                 Effect::FindRoutes(vteps) => self.find_routes(vteps),
                 Effect::FindNetwork(network) => self.find_network(network),

@@ -9,6 +9,7 @@ use crate::resolver::{Resolver, ResolverHandle};
 use crate::store::NodeEndpoint;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use weft_core::cluster::settings::Settings;
 use weft_core::cluster::{Allocation, Network};
 use weft_core::dns::{Decision, Question};
 use weft_core::id::{EndpointId, NetworkId};
@@ -156,7 +157,14 @@ impl Daemon {
     }
 
     fn adopt(&mut self, made: Made) -> Result<LocalEndpoint, Refused> {
-        let Made { stored, ifindex, netns } = made;
+        let Made {
+            mut stored,
+            ifindex,
+            netns,
+        } = made;
+        // Its service may have changed while its links were made.
+        self.present_settings()
+            .update(&mut stored.service, &mut stored.allocation);
         let at = |c: &Connected| (c.stored.network.id.clone(), c.stored.allocation.ip);
         let wanted = (stored.network.id.clone(), stored.allocation.ip);
         // The managers of a swarm reserve one address for each of its nodes, which two endpoints may be told.
@@ -187,6 +195,33 @@ impl Daemon {
         tracing::info!(endpoint = view.name, network = %view.network, ip = %view.ip, "connected");
         self.endpoints.by_id.insert(id, connected);
         Ok(view)
+    }
+
+    /// Publishes the endpoints whose services were changed; whether all that is known is stored.
+    pub(super) fn take_settings(&mut self, settings: &Settings) -> bool {
+        let changed = self.endpoints.by_id.values().filter_map(|connected| {
+            let mut stored = connected.stored.clone();
+            let is_newer = settings.update(&mut stored.service, &mut stored.allocation);
+            is_newer.then_some(stored)
+        });
+        let changed: Vec<NodeEndpoint> = changed.collect();
+        if changed.is_empty() {
+            return true;
+        }
+        if let Err(error) = self.store.put_endpoints(changed.iter()) {
+            tracing::error!(%error, "settings of services not stored, and not published");
+            return false;
+        }
+        tracing::info!(endpoints = changed.len(), "settings of services changed");
+        let now = self.now();
+        for stored in changed {
+            if let Some(connected) = self.endpoints.by_id.get_mut(&stored.allocation.endpoint) {
+                connected.stored = stored;
+                let endpoint = published(connected);
+                self.node.handle(now, Input::Attach(Box::new(endpoint)));
+            }
+        }
+        true
     }
 
     fn publish(&mut self, connected: &Connected) {
@@ -457,9 +492,6 @@ fn published(connected: &Connected) -> Endpoint {
     } = &connected.stored;
     let mut task_aliases = allocation.aliases.clone();
     task_aliases.push(allocation.endpoint.as_str()[..12].to_owned());
-    let vip = service
-        .as_ref()
-        .and_then(|s| s.networks.get(&network.id).copied().flatten());
     Endpoint {
         id: allocation.endpoint.clone(),
         network: network.id.clone(),
@@ -467,17 +499,8 @@ fn published(connected: &Connected) -> Endpoint {
         ip: allocation.ip,
         mac: allocation.mac,
         record: EndpointRecord {
-            name: allocation.name.clone(),
-            service_name: service.as_ref().map(|s| s.name.clone()).unwrap_or_default(),
-            service_id: service.as_ref().map(|s| s.id.to_string()).unwrap_or_default(),
-            virtual_ip: vip,
-            endpoint_ip: allocation.ip,
-            ingress_ports: Vec::new(),
-            aliases: Vec::new(),
             task_aliases,
-            service_disabled: false,
-            endpoint_ip6: network.ipv6_of(allocation.ip),
-            virtual_ip6: vip.and_then(|ip| network.ipv6_of(ip)),
+            ..EndpointRecord::declared(network, service.as_ref(), allocation)
         },
     }
 }

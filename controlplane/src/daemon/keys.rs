@@ -14,8 +14,8 @@ use weft_core::networkdb::{Key, Keyring};
 use weft_core::time::Instant;
 
 /// How soon a worker asks again after its manager did not answer, at first and at last.
-const RETRY: Duration = Duration::from_millis(500);
-const RETRY_AT_MOST: Duration = Duration::from_secs(5);
+pub(super) const RETRY: Duration = Duration::from_millis(500);
+pub(super) const RETRY_AT_MOST: Duration = Duration::from_secs(5);
 
 /// The manager's keys, and who waits for others.
 pub(super) struct ManagerKeys {
@@ -170,7 +170,7 @@ impl Manager {
     }
 }
 
-fn removed(node: &str) -> Refused {
+pub(super) fn removed(node: &str) -> Refused {
     Refused::invalid(format!("node {node} was removed from the cluster"))
 }
 

@@ -2,6 +2,7 @@
 
 use super::connect::remove_links_and_files;
 use super::keys::{ManagerKeys, WorkerKeys};
+use super::settings::{Waiting, WorkerSettings};
 use super::swarm::Member as SwarmMember;
 use super::{Command, Daemon, JoinRequest, Leaving, NodeView, Refused, RefusedKind, ReplyTo};
 use crate::cluster::client::{self, ManagerClient};
@@ -30,6 +31,7 @@ pub(super) struct Worker {
     pub(super) identity: Identity,
     client: Arc<ManagerClient>,
     pub(super) keys: WorkerKeys,
+    pub(super) settings: WorkerSettings,
 }
 
 pub(super) struct Manager {
@@ -40,6 +42,7 @@ pub(super) struct Manager {
     store: ClusterStore,
     server: JoinHandle<()>,
     pub(super) keys: ManagerKeys,
+    pub(super) waiting_for_settings: Vec<Waiting>,
     /// Who was removed, or left, since the keys were looked at.
     pub(super) removed: Option<String>,
 }
@@ -166,6 +169,7 @@ impl Daemon {
             store,
             server,
             keys,
+            waiting_for_settings: Vec::new(),
             removed: None,
         }));
         self.set_keyring();
@@ -175,7 +179,13 @@ impl Daemon {
     fn become_worker(&mut self, identity: Identity, keys: Option<KeySet>) -> Result<(), Refused> {
         let client = Arc::new(ManagerClient::new(&identity).map_err(Refused::failed)?);
         let keys = WorkerKeys::follow(keys, Arc::clone(&client), self.handle.clone());
-        self.membership = Membership::Worker(Box::new(Worker { identity, client, keys }));
+        let settings = WorkerSettings::follow(Arc::clone(&client), self.handle.clone());
+        self.membership = Membership::Worker(Box::new(Worker {
+            identity,
+            client,
+            keys,
+            settings,
+        }));
         self.set_keyring();
         Ok(())
     }
@@ -188,7 +198,9 @@ impl Daemon {
             }
             Membership::Swarm(_) => self.ask_swarm(request, reply),
             Membership::Manager(manager) => {
-                let _ = reply.send(manager.answer(&request));
+                let answer = manager.answer(&request);
+                self.answered(&request);
+                let _ = reply.send(answer);
             }
             Membership::Worker(worker) => {
                 let client = Arc::clone(&worker.client);
@@ -224,7 +236,15 @@ impl Daemon {
                 message: format!("node {node} was removed from the cluster"),
             });
         }
-        manager.answer(&request)
+        let answer = manager.answer(&request);
+        self.answered(&request);
+        answer
+    }
+
+    fn answered(&mut self, request: &Request) {
+        if matches!(request, Request::ServiceUpdate { .. }) {
+            self.service_changed();
+        }
     }
 
     pub(super) fn cluster_init(&mut self, gossip_key: Option<Key>) -> Result<String, Refused> {
@@ -505,6 +525,10 @@ impl Daemon {
 impl Manager {
     pub(super) fn is_member(&self, node: &str) -> bool {
         self.members().any(|member| member.name == node)
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = &Member> {

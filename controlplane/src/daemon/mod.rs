@@ -11,6 +11,7 @@ mod keys;
 mod membership;
 mod namespaces;
 mod recording;
+mod settings;
 mod swarm;
 mod uplink;
 
@@ -164,6 +165,7 @@ impl Daemon {
         daemon.read_maps();
         daemon.restore_membership().await?;
         daemon.restore_endpoints().await?;
+        daemon.take_own_settings();
         Ok(daemon)
     }
 
@@ -255,6 +257,7 @@ impl Daemon {
                 let _ = reply.send(self.cluster_init(gossip_key));
             }
             Command::Keys(command) => self.keys(command),
+            Command::Settings(command) => self.settings(command),
             Command::ClusterToken(reply) => {
                 let _ = reply.send(self.cluster_token());
             }

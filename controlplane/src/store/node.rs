@@ -150,6 +150,13 @@ impl NodeStore {
         self.file.write(&[write])
     }
 
+    /// Remembers several endpoints, all or none.
+    pub fn put_endpoints<'a>(&self, endpoints: impl Iterator<Item = &'a NodeEndpoint>) -> Result<(), StoreError> {
+        let write = |e: &NodeEndpoint| self.put(format!("{ENDPOINT}/{}", e.allocation.endpoint), e);
+        let writes = endpoints.map(write).collect::<Result<Vec<_>, _>>()?;
+        self.file.write(&writes)
+    }
+
     /// Forgets an endpoint.
     pub fn remove_endpoint(&self, id: &EndpointId) -> Result<(), StoreError> {
         self.file.write(&[Write::Remove(format!("{ENDPOINT}/{id}"))])

@@ -107,6 +107,9 @@ pub(crate) struct ConnectArguments {
     /// A certain address
     #[arg(long)]
     ip: Option<Ipv4Addr>,
+    /// Its weight among the tasks of the service, 1 to 100; 0: it takes no new connections [default: 1]
+    #[arg(long, value_name = "N", requires = "service")]
+    weight: Option<u32>,
     /// Print what was connected, as JSON
     #[arg(long, short)]
     verbose: bool,
@@ -244,6 +247,7 @@ async fn connect(client: &Client, arguments: ConnectArguments) -> Result<(), Fai
         service: arguments.service,
         aliases: arguments.aliases,
         ipv4_address: arguments.ip,
+        weight: arguments.weight,
     };
     let connected: Connected = client
         .post(&format!("/networks/{}/connect", segment(&arguments.network)), &body)

@@ -3,9 +3,14 @@
 use crate::Failure;
 use crate::output::{json, line, short, table};
 use clap::{Args, Subcommand, ValueEnum};
-use weft::api::types::{EndpointSpec, NetworkTarget, Service, ServiceCreate, ServiceCreated, Task, TaskTemplate};
+use std::collections::BTreeMap;
+use weft::api::types::{
+    EndpointSpec, EndpointUpdate, NetworkTarget, Service, ServiceCreate, ServiceCreated, ServiceUpdate, ServiceUpdated,
+    Task, TaskTemplate,
+};
 use weft::client::{Client, segment};
 use weft_core::cluster::EndpointMode;
+use weft_core::service::Policy;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -24,6 +29,8 @@ pub(crate) enum Verb {
         #[arg(required = true, value_name = "SERVICE")]
         services: Vec<String>,
     },
+    /// Change how connections to a service are spread; those that are open stay where they are
+    Update(Update),
     /// List the tasks of a service
     Ps {
         /// Name or id
@@ -52,6 +59,38 @@ pub(crate) struct Create {
     /// How its name resolves: to a virtual IP, or to all tasks in turn
     #[arg(long, value_enum, default_value_t = Mode::Vip)]
     endpoint_mode: Mode,
+    /// How a task is chosen for a new connection: in turns, by a hash of the client, or by open connections [default: round-robin]
+    #[arg(long, value_name = POLICIES)]
+    policy: Option<Policy>,
+    /// A client keeps its task for so many seconds after its last new connection; 0: each connection is on its own [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    affinity: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+pub(crate) struct Update {
+    /// How a task is chosen for a new connection: in turns, by a hash of the client, or by open connections
+    #[arg(long, value_name = POLICIES, group = "change")]
+    policy: Option<Policy>,
+    /// A client keeps its task for so many seconds after its last new connection; 0: each connection is on its own
+    #[arg(long, value_name = "SECONDS", group = "change")]
+    affinity: Option<u32>,
+    /// Weight of a task among the others, 1 to 100; 0: it takes no new connections and keeps those that it has
+    #[arg(long = "weight", value_name = "TASK=N", value_parser = weight, group = "change")]
+    weights: Vec<(String, u32)>,
+    /// Name or id
+    service: String,
+}
+
+const POLICIES: &str = "round-robin|maglev|least-connections";
+
+fn weight(text: &str) -> Result<(String, u32), String> {
+    let (task, weight) = text.rsplit_once('=').unwrap_or((text, ""));
+    match weight.parse() {
+        Ok(weight) if !task.is_empty() => Ok((task.to_owned(), weight)),
+        _ => Err(format!("{text:?}: TASK=N is wanted, as web.1=3")),
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -64,6 +103,7 @@ pub(crate) async fn run(client: &Client, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Create(arguments) => create(client, arguments).await,
         Verb::Ls { quiet } => list(client, quiet).await,
+        Verb::Update(arguments) => update(client, arguments).await,
         Verb::Inspect { services } => inspect(client, &services).await,
         Verb::Ps { service, no_trunc } => tasks(client, &service, no_trunc).await,
         Verb::Rm { services } => remove(client, &services).await,
@@ -83,10 +123,27 @@ async fn create(client: &Client, arguments: Create) -> Result<(), Failure> {
     let body = ServiceCreate {
         name: arguments.name,
         task_template: TaskTemplate { networks },
-        endpoint_spec: EndpointSpec { mode },
+        endpoint_spec: EndpointSpec {
+            mode,
+            policy: arguments.policy,
+            affinity: arguments.affinity,
+        },
     };
     let created: ServiceCreated = client.post("/services/create", &body).await?;
     line(&created.id)
+}
+
+async fn update(client: &Client, arguments: Update) -> Result<(), Failure> {
+    let body = ServiceUpdate {
+        endpoint_spec: EndpointUpdate {
+            policy: arguments.policy,
+            affinity: arguments.affinity,
+        },
+        weights: arguments.weights.into_iter().collect::<BTreeMap<_, _>>(),
+    };
+    let path = format!("/services/{}/update", segment(&arguments.service));
+    let _: ServiceUpdated = client.post(&path, &body).await?;
+    line(&arguments.service)
 }
 
 async fn list(client: &Client, quiet: bool) -> Result<(), Failure> {
@@ -96,7 +153,7 @@ async fn list(client: &Client, quiet: bool) -> Result<(), Failure> {
     }
     let tasks: Vec<Task> = client.get("/tasks").await?;
     let rows: Vec<Vec<String>> = services.iter().map(|service| row(service, &tasks)).collect();
-    table(&["ID", "NAME", "MODE", "TASKS", "VIRTUAL IP"], &rows)
+    table(&["ID", "NAME", "MODE", "POLICY", "TASKS", "VIRTUAL IP"], &rows)
 }
 
 fn row(service: &Service, tasks: &[Task]) -> Vec<String> {
@@ -119,6 +176,7 @@ fn row(service: &Service, tasks: &[Task]) -> Vec<String> {
         short(&service.id, false),
         service.spec.name.clone(),
         mode.to_owned(),
+        service.spec.endpoint_spec.policy.map_or("-", Policy::as_str).to_owned(),
         format!("{running}/{count}"),
         vips.join(", "),
     ]
@@ -152,11 +210,20 @@ async fn tasks(client: &Client, service: &str, no_trunc: bool) -> Result<(), Fai
                 "Running".to_owned(),
                 capitalised(&t.state),
                 t.address.to_string(),
+                t.weight.to_string(),
             ]
         })
         .collect();
     table(
-        &["ID", "NAME", "NODE", "DESIRED STATE", "CURRENT STATE", "ADDRESS"],
+        &[
+            "ID",
+            "NAME",
+            "NODE",
+            "DESIRED STATE",
+            "CURRENT STATE",
+            "ADDRESS",
+            "WEIGHT",
+        ],
         &rows,
     )
 }

@@ -17,6 +17,7 @@ impl Daemon {
             Request::NetworkInspect { network } => self.find_swarm_network(&network).map(Reply::Network),
             Request::NetworkCreate { .. } | Request::NetworkRemove { .. } => Err(managers_do("networks", "network")),
             Request::ServiceCreate { .. }
+            | Request::ServiceUpdate { .. }
             | Request::ServiceList
             | Request::ServiceInspect { .. }
             | Request::ServiceRemove { .. }
@@ -54,6 +55,7 @@ impl Daemon {
             service,
             aliases,
             ip,
+            weight,
         } = request
         else {
             return;
@@ -62,6 +64,12 @@ impl Daemon {
             let _ = reply.send(Err(not_in_swarm()));
             return;
         };
+        if let Some(weight) = weight {
+            let _ = reply.send(Err(Refused::invalid(format!(
+                "weight {weight}: a swarm's managers make its services' tasks; leave --weight out"
+            ))));
+            return;
+        }
         let possible = self.may_attach(member, &network, &name, service.as_deref(), &aliases);
         if let Err(refused) = possible {
             let _ = reply.send(Err(refused));
@@ -96,6 +104,7 @@ impl Daemon {
                     ip,
                     mac: MacAddress::from_ipv4(ip),
                     created: unix_nanos(),
+                    weight: 1,
                 };
                 Reply::Allocated {
                     network,
