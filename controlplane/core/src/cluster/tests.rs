@@ -3,6 +3,7 @@
 mod allocations;
 mod ipv6;
 mod networks;
+mod services;
 
 use super::*;
 use proptest::prelude::*;
