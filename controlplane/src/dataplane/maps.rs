@@ -422,6 +422,13 @@ impl Maps {
             services6: self.services6.read()?,
             backends: self.backends.read()?,
             backends6: self.backends6.read()?,
+            maglev_tables: self.maglev_tables.read()?,
+            maglev_tables6: self.maglev_tables6.read()?,
+            maglev: self.maglev.read()?,
+            maglev_members: self.maglev_members.read()?,
+            maglev_members6: self.maglev_members6.read()?,
+            weights: self.weights.read()?,
+            weights6: self.weights6.read()?,
         })
     }
 
@@ -471,6 +478,13 @@ impl Maps {
             Service6: services6,
             Backend: backends,
             Backend6: backends6,
+            MaglevTable: maglev_tables,
+            MaglevTable6: maglev_tables6,
+            MaglevPart: maglev,
+            MaglevMember: maglev_members,
+            MaglevMember6: maglev_members6,
+            Weight: weights,
+            Weight6: weights6,
         }?;
         // The kernel made the virtual IP's position; nobody else would remove it.
         match step {
