@@ -22,13 +22,14 @@ mod services {
             ["ID", "Version", "CreatedAt", "UpdatedAt", "Spec", "Endpoint"]
         );
         assert_eq!(service["Spec"]["Name"], "web");
-        assert_eq!(service["Spec"]["EndpointSpec"], json!({"Mode": "vip"}));
+        let balanced = json!({"Mode": "vip", "Policy": "round-robin", "Affinity": 0});
+        assert_eq!(service["Spec"]["EndpointSpec"], balanced);
         let network = get(&daemon, "/networks/net1");
         assert_eq!(
             service["Spec"]["TaskTemplate"]["Networks"],
             json!([{"Target": network["Id"]}])
         );
-        assert_eq!(service["Endpoint"]["Spec"], json!({"Mode": "vip"}));
+        assert_eq!(service["Endpoint"]["Spec"], balanced);
         let vips = service["Endpoint"]["VirtualIPs"].as_array().unwrap();
         assert_eq!(vips.len(), 1);
         assert_eq!(keys(&vips[0]), ["NetworkID", "Addr"]);
@@ -62,6 +63,80 @@ mod services {
         assert_eq!(tasks[0]["ServiceID"], get(&daemon, "/services/web")["ID"]);
         assert_eq!(get(&daemon, "/tasks?service=web"), tasks);
         assert_eq!(call(&daemon, "GET", "/tasks?service=nope", Value::Null).0, 404);
+    }
+
+    #[test]
+    fn policy_and_affinity_are_created_shown_and_updated() {
+        let daemon = furnished();
+        let body = json!({"Name": "db", "TaskTemplate": {"Networks": [{"Target": "net1"}]},
+            "EndpointSpec": {"Policy": "maglev", "Affinity": 60}});
+        assert_eq!(call(&daemon, "POST", "/services/create", body).0, 201);
+        let before = get(&daemon, "/services/db");
+        let spec = |policy: &str, affinity: u32| json!({"Mode": "vip", "Policy": policy, "Affinity": affinity});
+        assert_eq!(before["Spec"]["EndpointSpec"], spec("maglev", 60));
+        assert_eq!(before["CreatedAt"], before["UpdatedAt"]);
+        let body = json!({"EndpointSpec": {"Policy": "least-connections"}});
+        assert_eq!(
+            call(&daemon, "POST", "/services/db/update", body),
+            (200, json!({"Warnings": []}))
+        );
+        let after = get(&daemon, "/services/db");
+        assert_eq!(after["Spec"]["EndpointSpec"], spec("least-connections", 60));
+        assert_eq!(after["Endpoint"]["Spec"], spec("least-connections", 60));
+        assert!(after["Version"]["Index"].as_u64() > before["Version"]["Index"].as_u64());
+        assert_eq!(after["CreatedAt"], before["CreatedAt"]);
+        assert!(after["UpdatedAt"].as_str() > before["UpdatedAt"].as_str(), "{after}");
+    }
+
+    #[test]
+    fn tasks_have_weights() {
+        let daemon = furnished();
+        assert_eq!(get(&daemon, "/tasks")[0]["Weight"], 1);
+        let body = json!({"Weights": {"web.1": 0}});
+        assert_eq!(call(&daemon, "POST", "/services/web/update", body).0, 200);
+        assert_eq!(get(&daemon, "/tasks")[0]["Weight"], 0);
+        let body = json!({"Netns": "c9", "Name": "web.9", "Service": "web", "Weight": 9});
+        assert_eq!(call(&daemon, "POST", "/networks/net1/connect", body).0, 200);
+        let tasks = get(&daemon, "/tasks?service=web");
+        let weights: Vec<_> = tasks.as_array().unwrap().iter().map(|task| &task["Weight"]).collect();
+        assert_eq!(weights, [0, 9]);
+    }
+
+    #[test]
+    fn updates_that_cannot_be_are_refused() {
+        let daemon = furnished();
+        for (path, body, status, words) in [
+            (
+                "nope",
+                json!({"EndpointSpec": {"Affinity": 1}}),
+                404,
+                "service nope not found",
+            ),
+            (
+                "web",
+                json!({"Weights": {"web.7": 1}}),
+                404,
+                "it should be one of its tasks (web.1)",
+            ),
+            ("web", json!({"Weights": {"web.1": 101}}), 400, "it should be 1 to 100"),
+            (
+                "web",
+                json!({"EndpointSpec": {"Affinity": 86_401}}),
+                400,
+                "it should be 1 to 86400",
+            ),
+            (
+                "web",
+                json!({"EndpointSpec": {"Policy": "random"}}),
+                400,
+                "`least-connections`",
+            ),
+            ("web", json!({"Policy": "maglev"}), 400, "Policy"),
+        ] {
+            let (told, answer) = call(&daemon, "POST", &format!("/services/{path}/update"), body.clone());
+            let message = answer["message"].as_str().unwrap_or_default();
+            assert!(told == status && message.contains(words), "{body}: {told} {answer}");
+        }
     }
 
     #[test]

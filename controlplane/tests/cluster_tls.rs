@@ -142,6 +142,7 @@ fn allocate(node: &str) -> Request {
         service: None,
         aliases: vec![],
         ip: None,
+        weight: None,
     }
 }
 
@@ -218,6 +219,29 @@ mod joining {
             let client = ManagerClient::new(&identity).unwrap();
             assert!(matches!(client.request(&network("net1")).await.unwrap(), Reply::Network(n) if n.name == "net1"));
             assert_eq!(manager.members().await, [NODE, "node2"]);
+        });
+    }
+
+    #[test]
+    fn a_member_waits_for_other_settings_than_those_that_it_has() {
+        within(async {
+            let manager = Manager::start().await;
+            let client = Arc::new(ManagerClient::new(&manager.join("node2").await.unwrap()).unwrap());
+            client.request(&network("net1")).await.unwrap();
+            let ask = async |json: &str| client.request(&serde_json::from_str(json).unwrap()).await.unwrap();
+            ask(r#"{"request": "service-create", "name": "web", "networks": ["net1"], "mode": "vip"}"#).await;
+            let mut task = allocate("node2");
+            if let Request::Allocate { service, .. } = &mut task {
+                *service = Some("web".to_owned());
+            }
+            client.request(&task).await.unwrap();
+            let first = client.settings(None).await.unwrap().unwrap();
+            assert_eq!(first.services.len(), 1);
+            let (waiting, version) = (Arc::clone(&client), Some(first.version));
+            let waiting = tokio::spawn(async move { waiting.settings(version).await });
+            ask(r#"{"request": "service-update", "service": "web", "affinity": 60}"#).await;
+            let next = waiting.await.unwrap().unwrap().unwrap();
+            assert_eq!(next.services[0].service.affinity_seconds, 60);
         });
     }
 

@@ -287,18 +287,11 @@ mod service {
             ],
         );
         let table = cells(&ok(&daemon, &["service", "ls"]));
-        assert_eq!(table[0][..4], ["ID", "NAME", "MODE", "TASKS"]);
-        assert_eq!(
-            (table[1][1].as_str(), table[1][2].as_str(), table[1][3].as_str()),
-            ("rr", "dnsrr", "0/0")
-        );
-        assert_eq!(table[1][4], "");
-        assert_eq!(
-            (table[2][1].as_str(), table[2][2].as_str(), table[2][3].as_str()),
-            ("web", "vip", "1/1")
-        );
+        assert_eq!(table[0], ["ID", "NAME", "MODE", "POLICY", "TASKS", "VIRTUAL IP"]);
+        assert_eq!(table[1][1..], ["rr", "dnsrr", "-", "0/0", ""]);
+        assert_eq!(table[2][1..5], ["web", "vip", "round-robin", "1/1"]);
         assert!(
-            table[2][4].starts_with("10.0.0.") && table[2][4].ends_with("/24"),
+            table[2][5].starts_with("10.0.0.") && table[2][5].ends_with("/24"),
             "{table:?}"
         );
         assert_eq!(table[2][0].len(), 12);
@@ -310,12 +303,64 @@ mod service {
         let table = cells(&ok(&daemon, &["service", "ps", "web"]));
         assert_eq!(
             table[0],
-            ["ID", "NAME", "NODE", "DESIRED STATE", "CURRENT STATE", "ADDRESS"]
+            [
+                "ID",
+                "NAME",
+                "NODE",
+                "DESIRED STATE",
+                "CURRENT STATE",
+                "ADDRESS",
+                "WEIGHT"
+            ]
         );
         assert_eq!(table[1][1..5], ["web.1", "node1", "Running", "Running"]);
         assert!(table[1][5].starts_with("10.0.0."), "{table:?}");
+        assert_eq!(table[1][6], "1");
         assert_eq!(table.len(), 2);
         assert!(fails(&daemon, &["service", "ps", "nope"]).contains("nope"));
+    }
+
+    #[test]
+    fn update_changes_policy_affinity_and_weights() {
+        let daemon = furnished();
+        let words = ["service", "update", "--policy", "maglev", "--affinity", "60", "web"];
+        assert_eq!(ok(&daemon, &words), "web\n");
+        let parsed: serde_json::Value = serde_json::from_str(&ok(&daemon, &["service", "inspect", "web"])).unwrap();
+        let spec = &parsed[0]["Spec"]["EndpointSpec"];
+        assert_eq!((&spec["Policy"], &spec["Affinity"]), (&"maglev".into(), &60.into()));
+        assert_eq!(cells(&ok(&daemon, &["service", "ls"]))[1][3], "maglev");
+        ok(&daemon, &["service", "update", "--weight", "web.1=0", "web"]);
+        assert_eq!(cells(&ok(&daemon, &["service", "ps", "web"]))[1][6], "0");
+        let weighted = [
+            "network",
+            "connect",
+            "net1",
+            "--pid",
+            "8",
+            "--name",
+            "web.2",
+            "--service",
+            "web",
+            "--weight",
+            "3",
+        ];
+        ok(&daemon, &weighted);
+        assert_eq!(cells(&ok(&daemon, &["service", "ps", "web"]))[2][6], "3");
+        let error = fails(&daemon, &["service", "update", "--weight", "web.9=1", "web"]);
+        assert!(
+            error.contains("it should be one of its tasks (web.1, web.2)"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn create_takes_a_policy_and_an_affinity() {
+        let daemon = furnished();
+        let options = ["--policy", "least-connections", "--affinity", "5"];
+        let words = ["service", "create", "--name", "db", "--network", "net1"];
+        ok(&daemon, &[&words[..], &options].concat());
+        let table = cells(&ok(&daemon, &["service", "ls"]));
+        assert_eq!(table[1][1..4], ["db", "vip", "least-connections"]);
     }
 
     #[test]
@@ -487,6 +532,13 @@ mod the_command_itself {
             (&["network", "create", "--label", "=v", "n"], "KEY=VALUE"),
             (&["network", "rm"], "NETWORK"),
             (&["service", "create", "--name", "s"], "--network"),
+            (&["service", "update", "s"], "--policy"),
+            (&["service", "update", "--policy", "random", "s"], "least-connections"),
+            (&["service", "update", "--weight", "web.1", "s"], "TASK=N"),
+            (
+                &["network", "connect", "n", "--pid", "1", "--name", "c", "--weight", "2"],
+                "--service",
+            ),
             (
                 &[
                     "service",

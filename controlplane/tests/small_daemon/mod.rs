@@ -13,9 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use weft::cluster::{Authority, JoinToken};
 use weft::daemon::{
     Admission, Command, Connect, Handle, Info, JoinRequest, LocalEndpoint, MapUse, NetworkView, NodeView, Refused,
-    RefusedKind,
+    RefusedKind, ReplyTo, SettingsCommand,
 };
 use weft_core::cluster::keys::{GossipKeys, KeySet};
+use weft_core::cluster::settings::Settings;
 use weft_core::cluster::{Member, Refusal, RefusalKind, Reply, Request, Role, State};
 use weft_core::id::EndpointId;
 use weft_core::networkdb::{Key, Stats};
@@ -165,6 +166,7 @@ pub(crate) struct Mind {
     clock: u64,
     endpoints: Vec<LocalEndpoint>,
     joins: Arc<Mutex<Vec<JoinRequest>>>,
+    waiting: Vec<(String, ReplyTo<Result<Settings, Refused>>)>,
 }
 
 impl Mind {
@@ -177,6 +179,7 @@ impl Mind {
             clock: 1_767_225_600_000_000_000,
             endpoints: Vec::new(),
             joins,
+            waiting: Vec::new(),
         }
     }
 
@@ -236,8 +239,18 @@ impl Mind {
             }
             Command::ClusterLeave { force, reply } => drop(reply.send(self.leave(force))),
             Command::Nodes(reply) => drop(reply.send(self.nodes())),
+            Command::Settings(SettingsCommand::Follow { node, version, reply }) => self.follow(node, version, reply),
             Command::Info(reply) => drop(reply.send(self.info())),
             other => panic!("the API sends no {other:?}"),
+        }
+    }
+
+    /// Answers at once, or after the next request that changes something.
+    fn follow(&mut self, node: String, version: Option<u64>, reply: ReplyTo<Result<Settings, Refused>>) {
+        if version == Some(self.state.settings_version(&node)) {
+            self.waiting.push((node, reply));
+        } else {
+            drop(reply.send(Ok(self.state.settings_of(&node))));
         }
     }
 
@@ -260,6 +273,11 @@ impl Mind {
         }
         let (reply, changes) = self.state.decide(self.clock, entropy, request).map_err(refused)?;
         self.state.apply(&changes);
+        if matches!(request, Request::ServiceUpdate { .. }) {
+            for (node, reply) in std::mem::take(&mut self.waiting) {
+                drop(reply.send(Ok(self.state.settings_of(&node))));
+            }
+        }
         Ok(reply)
     }
 
@@ -333,6 +351,7 @@ impl Mind {
             service: wanted.service,
             aliases: wanted.aliases,
             ip: wanted.ip,
+            weight: wanted.weight,
         })?;
         let Reply::Allocated {
             network, allocation, ..
