@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 /// How long a guest may take until its first word, on a machine that is busy with other things.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
-/// How long all of its tests may take. The guest turns itself off a little later, should nobody be left to end it.
-pub(super) const DEADLINE: Duration = Duration::from_secs(900);
+/// How long all of its tests may take: some 15 minutes on two idle CPUs, of which the verifier takes most. The guest turns itself off a
+/// little later, should nobody be left to end it.
+pub(super) const DEADLINE: Duration = Duration::from_secs(3600);
 /// Main memory in MiB: the archive twice, and the maps of several loaded dataplanes.
 const MEMORY: &str = "1536";
 /// What is shown of the kernel's own messages when a guest fails.
@@ -111,6 +112,8 @@ pub(super) struct Part {
     pub(super) tally: Tally,
     /// How long it took.
     pub(super) took: Duration,
+    /// What it said.
+    pub(super) output: Vec<String>,
 }
 
 /// What became of a guest.
@@ -211,6 +214,7 @@ fn finish(part: Current, series: &str, well: bool) -> Part {
         name: part.name,
         tally,
         took: part.start.elapsed(),
+        output: part.output,
     }
 }
 

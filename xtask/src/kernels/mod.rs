@@ -10,7 +10,7 @@ use crate::process::{Done, Failure, capture, find_program};
 use crate::test::Tally;
 use crate::workspace::Workspace;
 use archive::{Archive, Modules};
-use guest::{Leftovers, Owner, Report};
+use guest::{Leftovers, Owner, Part, Report};
 use packages::{Kernel, Ready, cannot};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,9 @@ const SKIPPED: [(&[&str], &str, &str); 4] = [
 ];
 
 const NO_TCX: &str = "looks at tcx links, which this kernel has not; the tests of filters run";
+
+/// The test that prints what each program costs the verifier; its table is shown for every kernel.
+const COSTS: &str = "programs_budget";
 
 const INIT: &str = include_str!("init.sh");
 
@@ -138,6 +141,9 @@ fn show(kernel: &Kernel, report: &Report) -> Tally {
             part.took.as_secs_f64()
         );
     }
+    for line in report.parts.iter().filter(|part| part.name == COSTS).flat_map(table) {
+        println!("    {line}");
+    }
     for note in &report.notes {
         println!("  {note}");
     }
@@ -145,6 +151,13 @@ fn show(kernel: &Kernel, report: &Report) -> Tally {
         println!("  not run: {test}: {reason}");
     }
     sum
+}
+
+/// The lines of a test's output that are not its harness's.
+fn table(part: &Part) -> impl Iterator<Item = &String> {
+    const HARNESS: [&str; 3] = ["running ", "test ", "ok"];
+    let is_harness = |line: &str| line.is_empty() || HARNESS.iter().any(|word| line.starts_with(word));
+    part.output.iter().filter(move |line| !is_harness(line))
 }
 
 fn skipped(series: &str) -> impl Iterator<Item = &'static (&'static [&'static str], &'static str, &'static str)> {
@@ -258,7 +271,6 @@ fn executables(messages: &str) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use guest::Part;
     use std::time::Duration;
 
     fn kernel() -> Kernel {
@@ -275,6 +287,7 @@ mod tests {
             name: "programs_x".to_owned(),
             tally: Tally { passed, failed },
             took: Duration::ZERO,
+            output: Vec::new(),
         };
         Ok(Report {
             release: "6.1.0-56".to_owned(),
@@ -290,6 +303,15 @@ mod tests {
         let found = executables(messages);
         assert_eq!(found, [Path::new("/t/programs_vip-0f")]);
         assert_eq!(test_name(&found[0]), "programs_vip");
+    }
+
+    #[test]
+    fn the_table_of_costs_is_what_the_harness_did_not_say() {
+        let output =
+            "\nrunning 1 test\ntest it ... \nprogram 1\nbudget 2\nok\n\ntest result: ok. 1 passed; 0 failed;\n";
+        let mut report = report(1, 0).unwrap_or_default();
+        report.parts[0].output = output.lines().map(str::to_owned).collect();
+        assert_eq!(table(&report.parts[0]).collect::<Vec<_>>(), ["program 1", "budget 2"]);
     }
 
     #[test]
