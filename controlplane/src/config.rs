@@ -10,8 +10,10 @@ pub use file::{Pool, keys};
 pub use flags::Flags;
 pub use tuning::Tuning;
 
+use crate::dataplane::Forced;
 use file::File;
 use ipnet::Ipv4Net;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use weft_dataplane::abi::flow::Timeouts;
@@ -125,6 +127,8 @@ pub struct Config {
     pub sizes: Sizes,
     /// After how many seconds without a packet a balanced connection is forgotten.
     pub timeouts: Timeouts,
+    /// What of the kernel is not left to a trial.
+    pub features: Forced,
     /// They hold against the file at SIGHUP too.
     flags: Flags,
 }
@@ -193,6 +197,7 @@ impl Config {
             log_level: log_level(flags.log_level.clone().or(file.log_level))?,
             sizes,
             timeouts,
+            features: features(file.features, &flags.features)?,
             file: path,
             file_named,
             flags: flags.clone(),
@@ -324,6 +329,29 @@ fn unicast(key: &'static str, text: Option<&String>) -> Result<Option<IpAddr>, C
         rule: "the address of one interface of this host is wanted, and none of fe80::/10, which every link has"
             .to_owned(),
     })
+}
+
+fn features(from_file: Option<BTreeMap<String, String>>, from_flags: &[String]) -> Result<Forced, ConfigError> {
+    let refused = |value: &str, rule: &str| ConfigError::Value {
+        key: "features",
+        value: value.to_owned(),
+        rule: rule.to_owned(),
+    };
+    let mut forced = Forced::default();
+    let mut force = |name: &str, choice: &str| {
+        let done = forced.force(name, choice);
+        done.map_err(|error| refused(&error.value, &error.rule))
+    };
+    for (name, choice) in from_file.into_iter().flatten() {
+        force(&name, &choice)?;
+    }
+    for text in from_flags {
+        let (name, choice) = text
+            .split_once('=')
+            .ok_or_else(|| refused(text, "NAME=CHOICE is wanted, as attach=clsact"))?;
+        force(name, choice)?;
+    }
+    Ok(forced)
 }
 
 fn node_name(name: Option<String>) -> Result<String, ConfigError> {

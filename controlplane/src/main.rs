@@ -118,7 +118,14 @@ async fn run(config: Config) -> Result<(), String> {
 
     let (handle, commands) = Handle::new();
     tokio::spawn(reload_on_hangup(hangup, handle.clone()));
-    tracing::info!(node = config.node_name, %advertise, %vtep, uplink = uplink.name, attach = dataplane.attach_mode().as_str(), "weftd {}", env!("CARGO_PKG_VERSION"));
+    tracing::info!(node = config.node_name, %advertise, %vtep, uplink = uplink.name, "weftd {}", env!("CARGO_PKG_VERSION"));
+    for choice in dataplane.features().choices() {
+        if choice.better {
+            tracing::debug!("feature {choice}");
+        } else {
+            tracing::info!("feature {choice}");
+        }
+    }
     let parts = Parts {
         config,
         advertise,
@@ -159,7 +166,7 @@ async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32) -> Resu
         pin_directory: config.bpf_pin_dir.clone(),
         data_path_port: config.data_path_port,
         log_drops: config.log_level == LOG_DROPS_AT,
-        force_clsact: false,
+        features: config.features,
         timeouts: config.timeouts.seconds_in_ticks(),
         sizes: config.sizes,
     })

@@ -4,7 +4,7 @@ use crate::namespace::{Namespace, unique};
 use crate::packet::{Ip, Mac, Tunnel, difference};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use weft::dataplane::{Config, Dataplane, Hook};
+use weft::dataplane::{Config, Dataplane, Forced, Hook};
 use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_dataplane::abi::flow::Timeouts;
 use weft_dataplane::abi::{
@@ -34,7 +34,7 @@ pub fn config() -> Config {
         pin_directory: PathBuf::from(weft::dataplane::BPFFS).join(unique("weft-test")),
         data_path_port: VXLAN_PORT,
         log_drops: false,
-        force_clsact: false,
+        features: Forced::default(),
         timeouts: Timeouts::DEFAULT,
         sizes: Sizes::DEFAULT,
     }

@@ -136,7 +136,7 @@ fn an_uplink_is_no_port_of_another_device() -> Result<()> {
     let info = rig.hosts[0].weft(&["info"])?;
     assert!(info.contains("Uplink: br0\n"), "{info}");
     assert!(
-        info.contains("Attach: tcx (kernel ") || info.contains("Attach: clsact (kernel "),
+        info.contains(" attach: tcx (kernel ") || info.contains(" attach: clsact (kernel "),
         "{info}"
     );
     // A device that becomes a port while the daemon runs is told.

@@ -5,7 +5,7 @@ use aya::programs::SchedClassifier;
 use aya::programs::TcAttachType;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use weft::dataplane::{AttachMode, Config, Dataplane, Hook, Removed, clean_up};
+use weft::dataplane::{AttachMode, Config, Dataplane, Forced, Hook, Removed, clean_up};
 use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_dataplane::abi::{ABI_MARK, ABI_VERSION, Attachment, Counter, Network, V6, attachment};
 use weft_tests::namespace::{Namespace, eventually, run, unique};
@@ -49,7 +49,7 @@ fn a_restart_takes_over_maps_and_links() {
     let (namespace, config) = (interface(), config());
     let ifindex = namespace.ifindex("one");
     let mut first = Loaded::new(&config);
-    assert_eq!(first.attach_mode(), AttachMode::Tcx);
+    assert_eq!(first.features().attach_mode(), AttachMode::Tcx);
     first.apply(&[network()]).unwrap();
     attach(&mut first, &namespace, ifindex);
     let present = first.present().unwrap();
@@ -112,7 +112,7 @@ fn an_interface_that_is_gone_is_named_and_can_be_detached() {
 #[test]
 fn a_filter_is_replaced_by_a_restart_and_removed_by_detach() {
     let (namespace, mut config) = (interface(), config());
-    config.force_clsact = true;
+    config.features = Forced::only(&[("attach", "clsact")]).unwrap();
     let ifindex = namespace.ifindex("one");
     let filters = || {
         let shown = run(
@@ -126,7 +126,7 @@ fn a_filter_is_replaced_by_a_restart_and_removed_by_detach() {
             .collect::<Vec<_>>()
     };
     let mut first = Loaded::new(&config);
-    assert_eq!(first.attach_mode(), AttachMode::Clsact);
+    assert_eq!(first.features().attach_mode(), AttachMode::Clsact);
     attach(&mut first, &namespace, ifindex);
     let before = filters();
     assert_eq!(before.len(), 1);
@@ -152,15 +152,15 @@ fn disciplines(namespace: &Namespace) -> usize {
 
 #[test]
 fn what_another_tool_detached_is_put_back() {
-    for force_clsact in [false, true] {
+    for mode in ["tcx", "clsact"] {
         let (namespace, mut config) = (interface(), config());
-        config.force_clsact = force_clsact;
+        config.features = Forced::only(&[("attach", mode)]).unwrap();
         let ifindex = namespace.ifindex("one");
         let mut dataplane = namespace.enter(|| Loaded::new(&config));
         attach(&mut dataplane, &namespace, ifindex);
         let ensure = |dataplane: &mut Loaded| namespace.enter(|| dataplane.ensure(Hook::Endpoint, ifindex)).unwrap();
         assert!(!ensure(&mut dataplane), "it is there");
-        if force_clsact {
+        if mode == "clsact" {
             for removed in ["filter del dev one ingress", "qdisc del dev one clsact"] {
                 let arguments: Vec<&str> = ["-n", namespace.name()].into_iter().chain(removed.split(' ')).collect();
                 run("tc", &arguments);
@@ -181,7 +181,7 @@ fn what_another_tool_detached_is_put_back() {
 #[test]
 fn cleaning_up_removes_what_a_dead_daemon_left_but_no_filter_of_others() {
     let (namespace, mut config) = (interface(), config());
-    config.force_clsact = true;
+    config.features = Forced::only(&[("attach", "clsact")]).unwrap();
     let ifindex = namespace.ifindex("one");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use weft::dataplane::Hook;
+use weft::dataplane::{Forced, Hook};
 use weft_core::reconcile::{Entry, Step};
 use weft_dataplane::abi::{
     Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, V6, VXLAN_PORT, mapped,
@@ -17,7 +17,13 @@ const GATEWAY: ([u8; 6], [u8; 4]) = ([2, 0x42, 10, 9, 0, 1], [10, 9, 0, 1]);
 const VIP: [u8; 4] = [10, 9, 0, 100];
 const UNDERLAY_MTU: u32 = 1500;
 const OVERLAY_MTU: u32 = UNDERLAY_MTU - 50;
-const TEN_MEGABYTES: usize = 10_000_000;
+const MEGABYTE: usize = 1_000_000;
+const TEN_MEGABYTES: usize = 10 * MEGABYTE;
+
+/// Features that are forced.
+type Ways = &'static [(&'static str, &'static str)];
+const DEFAULT: Ways = &[];
+const CLSACT: Ways = &[("attach", "clsact")];
 
 /// A station of the overlay: its namespace, its MAC and its address.
 struct Container {
@@ -89,9 +95,9 @@ struct Host {
 }
 
 impl Host {
-    fn new(namespace: Namespace, address: [u8; 4], clsact: bool) -> Self {
+    fn new(namespace: Namespace, address: [u8; 4], ways: Ways) -> Self {
         let mut config = config();
-        config.force_clsact = clsact;
+        config.features = Forced::only(ways).unwrap();
         let mut host = Host {
             dataplane: Loaded::new(&config),
             namespace,
@@ -263,20 +269,14 @@ fn check<T>(result: Result<T, String>, hosts: &[&Host]) -> T {
     })
 }
 
-fn all_kinds_of_traffic(hosts: &[&Host], one: &Container, other: &Container) {
+fn all_kinds_of_traffic(hosts: &[&Host], one: &Container, other: &Container, bytes: usize) {
     for (from, to) in [(one, other), (other, one)] {
         for size in [0, 56, OVERLAY_MTU as usize - 28, 8000] {
             let answer = check(ping(&from.namespace, to.address(), size), hosts);
             assert_eq!(answer, to.address());
         }
         let seen = check(
-            tcp_both_ways(
-                &to.namespace,
-                to.socket(8000),
-                &from.namespace,
-                to.socket(8000),
-                TEN_MEGABYTES,
-            ),
+            tcp_both_ways(&to.namespace, to.socket(8000), &from.namespace, to.socket(8000), bytes),
             hosts,
         );
         assert_eq!(seen.ip(), from.address());
@@ -294,10 +294,10 @@ fn all_kinds_of_traffic(hosts: &[&Host], one: &Container, other: &Container) {
 
 #[test]
 fn two_nodes_carry_all_kinds_of_traffic() {
-    for clsact in [false, true] {
+    for ways in [DEFAULT, CLSACT] {
         let (first, second) = two_hosts();
-        let mut first = Host::new(first, UNDERLAY[0], clsact);
-        let mut second = Host::new(second, UNDERLAY[1], clsact);
+        let mut first = Host::new(first, UNDERLAY[0], ways);
+        let mut second = Host::new(second, UNDERLAY[1], ways);
         let (alice, bob) = (
             Container::new(&first.namespace, 2),
             Container::new(&second.namespace, 3),
@@ -309,21 +309,15 @@ fn two_nodes_carry_all_kinds_of_traffic() {
         first.add_peer(&bob, UNDERLAY[1]);
         second.add_peer(&alice, UNDERLAY[0]);
         second.add_peer(&neighbour, UNDERLAY[0]);
-        all_kinds_of_traffic(&[&first, &second], &alice, &bob);
-        all_kinds_of_traffic(&[&first, &second], &alice, &neighbour);
+        all_kinds_of_traffic(&[&first, &second], &alice, &bob, TEN_MEGABYTES);
+        all_kinds_of_traffic(&[&first, &second], &alice, &neighbour, TEN_MEGABYTES);
     }
 }
 
-fn all_kinds_of_ipv6_traffic(hosts: &[&Host], from: &Container, to: &Container, address: [u8; 4]) {
+fn all_kinds_of_ipv6_traffic(hosts: &[&Host], from: &Container, to: &Container, address: [u8; 4], bytes: usize) {
     let socket = |port| SocketAddr::from((Ipv6Addr::from(ip6(address).octets()), port));
     let seen = check(
-        tcp_both_ways(
-            &to.namespace,
-            to.socket6(8006),
-            &from.namespace,
-            socket(8006),
-            TEN_MEGABYTES,
-        ),
+        tcp_both_ways(&to.namespace, to.socket6(8006), &from.namespace, socket(8006), bytes),
         hosts,
     );
     assert_eq!(seen.ip(), from.socket6(0).ip());
@@ -339,10 +333,10 @@ fn all_kinds_of_ipv6_traffic(hosts: &[&Host], from: &Container, to: &Container, 
 
 #[test]
 fn two_nodes_carry_ipv6_inside_also_through_a_virtual_ip() {
-    for clsact in [false, true] {
+    for ways in [DEFAULT, CLSACT] {
         let (first, second) = two_hosts();
-        let mut first = Host::new(first, UNDERLAY[0], clsact);
-        let mut second = Host::new(second, UNDERLAY[1], clsact);
+        let mut first = Host::new(first, UNDERLAY[0], ways);
+        let mut second = Host::new(second, UNDERLAY[1], ways);
         let (alice, bob) = (
             Container::new(&first.namespace, 2),
             Container::new(&second.namespace, 3),
@@ -357,11 +351,52 @@ fn two_nodes_carry_ipv6_inside_also_through_a_virtual_ip() {
         first.add_service(remote_vip, &[bob.ip]);
         first.add_service(local_vip, &[neighbour.ip]);
         let hosts = [&first, &second];
-        all_kinds_of_ipv6_traffic(&hosts, &alice, &bob, bob.ip);
-        all_kinds_of_ipv6_traffic(&hosts, &bob, &alice, alice.ip);
-        all_kinds_of_ipv6_traffic(&hosts, &alice, &neighbour, neighbour.ip);
-        all_kinds_of_ipv6_traffic(&hosts, &alice, &bob, remote_vip);
-        all_kinds_of_ipv6_traffic(&hosts, &alice, &neighbour, local_vip);
+        all_kinds_of_ipv6_traffic(&hosts, &alice, &bob, bob.ip, TEN_MEGABYTES);
+        all_kinds_of_ipv6_traffic(&hosts, &bob, &alice, alice.ip, TEN_MEGABYTES);
+        all_kinds_of_ipv6_traffic(&hosts, &alice, &neighbour, neighbour.ip, TEN_MEGABYTES);
+        all_kinds_of_ipv6_traffic(&hosts, &alice, &bob, remote_vip, TEN_MEGABYTES);
+        all_kinds_of_ipv6_traffic(&hosts, &alice, &neighbour, local_vip, TEN_MEGABYTES);
+    }
+}
+
+/// Whatever an operator forces, by itself and all together.
+#[test]
+fn every_way_that_can_be_forced_carries_traffic() {
+    const ALL: Ways = &[
+        ("attach", "clsact"),
+        ("handover", "redirect"),
+        ("decap-l3", "change_proto"),
+        ("csum-ipv6", "plain"),
+        ("map-reads", "single"),
+    ];
+    const REDIRECT: Ways = &[("handover", "redirect")];
+    for ways in [
+        REDIRECT,
+        &[("decap-l3", "change_proto")],
+        &[("csum-ipv6", "plain")],
+        ALL,
+    ] {
+        println!("{ways:?}");
+        let (first, second) = two_hosts();
+        let mut first = Host::new(first, UNDERLAY[0], ways);
+        let mut second = Host::new(second, UNDERLAY[1], ways);
+        let (alice, bob) = (
+            Container::new(&first.namespace, 2),
+            Container::new(&second.namespace, 3),
+        );
+        let neighbour = Container::new(&first.namespace, 4);
+        first.add_endpoint(&alice);
+        first.add_endpoint(&neighbour);
+        second.add_endpoint(&bob);
+        first.add_peer(&bob, UNDERLAY[1]);
+        second.add_peer(&alice, UNDERLAY[0]);
+        first.add_service(VIP, &[bob.ip]);
+        let hosts = [&first, &second];
+        for other in [&bob, &neighbour] {
+            all_kinds_of_traffic(&hosts, &alice, other, MEGABYTE);
+            all_kinds_of_ipv6_traffic(&hosts, &alice, other, other.ip, MEGABYTE);
+        }
+        all_kinds_of_ipv6_traffic(&hosts, &alice, &bob, VIP, MEGABYTE);
     }
 }
 
@@ -378,8 +413,8 @@ fn segments_are_cut_before_an_uplink_that_cannot() {
             run("ethtool", &["-K", "uplink", "gro", "on"]);
         });
     }
-    let mut first = Host::new(first, UNDERLAY[0], false);
-    let mut second = Host::new(second, UNDERLAY[1], false);
+    let mut first = Host::new(first, UNDERLAY[0], DEFAULT);
+    let mut second = Host::new(second, UNDERLAY[1], DEFAULT);
     let (alice, bob) = (
         Container::new(&first.namespace, 2),
         Container::new(&second.namespace, 3),
@@ -388,13 +423,13 @@ fn segments_are_cut_before_an_uplink_that_cannot() {
     second.add_endpoint(&bob);
     first.add_peer(&bob, UNDERLAY[1]);
     second.add_peer(&alice, UNDERLAY[0]);
-    all_kinds_of_traffic(&[&first, &second], &alice, &bob);
+    all_kinds_of_traffic(&[&first, &second], &alice, &bob, TEN_MEGABYTES);
 }
 
 #[test]
 fn a_kernel_vxlan_device_is_a_good_neighbour() {
     let (first, second) = two_hosts();
-    let mut first = Host::new(first, UNDERLAY[0], false);
+    let mut first = Host::new(first, UNDERLAY[0], DEFAULT);
     let alice = Container::new(&first.namespace, 2);
     first.add_endpoint(&alice);
 
@@ -436,14 +471,14 @@ fn a_kernel_vxlan_device_is_a_good_neighbour() {
     ));
 
     first.add_peer(&carol, UNDERLAY[1]);
-    all_kinds_of_traffic(&[&first], &alice, &carol);
+    all_kinds_of_traffic(&[&first], &alice, &carol, TEN_MEGABYTES);
 }
 
 #[test]
 fn a_virtual_ip_reaches_every_backend_and_answers_come_from_it() {
     let (first, second) = two_hosts();
-    let mut first = Host::new(first, UNDERLAY[0], false);
-    let mut second = Host::new(second, UNDERLAY[1], false);
+    let mut first = Host::new(first, UNDERLAY[0], DEFAULT);
+    let mut second = Host::new(second, UNDERLAY[1], DEFAULT);
     let (client, neighbour) = (Container::new(&first.namespace, 2), Container::new(&first.namespace, 4));
     let remote = Container::new(&second.namespace, 3);
     first.add_endpoint(&client);

@@ -1,7 +1,7 @@
 //! `/cluster`, `/nodes`, `/info` and `/version`.
 
 use super::reply::{Body, Refusal, ask, ask_plain, timestamp};
-use super::types::{FlowTimeouts, Info, Init, Join, Keys, Leave, MapUse, Node, RotateKeys, Token};
+use super::types::{Feature, FlowTimeouts, Info, Init, Join, Keys, Leave, MapUse, Node, RotateKeys, Token};
 use crate::daemon::{Command, Handle, JoinRequest, KeysCommand, Refused};
 use axum::Json;
 use axum::extract::State;
@@ -98,8 +98,7 @@ pub(super) async fn info(State(handle): State<Handle>) -> Result<Json<Info>, Ref
         gossip_differences: info.gossip.differences,
         gossip_repaired: info.gossip.repaired,
         endpoints: info.endpoints,
-        attach_mode: info.attach_mode.to_owned(),
-        attach_reason: info.attach_reason,
+        features: info.features.iter().map(feature).collect(),
         uplink: info.uplink,
         maps: info.maps.into_iter().map(map_use).collect(),
         flow_timeouts: FlowTimeouts {
@@ -113,6 +112,14 @@ pub(super) async fn info(State(handle): State<Handle>) -> Result<Json<Info>, Ref
         flows_refused: info.flows_refused,
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
     }))
+}
+
+fn feature(choice: &crate::dataplane::Choice) -> Feature {
+    Feature {
+        name: choice.feature.name().to_owned(),
+        choice: choice.way().to_owned(),
+        why: choice.why.clone(),
+    }
 }
 
 fn map_use(map: crate::daemon::MapUse) -> MapUse {

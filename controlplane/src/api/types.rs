@@ -348,6 +348,18 @@ pub struct Token {
     pub join_token: String,
 }
 
+/// Something of the kernel that is used, or done without.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Feature {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The way that was chosen.
+    pub choice: String,
+    /// Why.
+    pub why: String,
+}
+
 /// How far a map of the kernel is filled.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -415,11 +427,9 @@ pub struct Info {
     pub gossip_repaired: u64,
     /// Endpoints of this node.
     pub endpoints: usize,
-    /// `tcx` or `clsact`.
-    pub attach_mode: String,
-    /// Why so.
+    /// What of the kernel is used, and why.
     #[serde(default)]
-    pub attach_reason: String,
+    pub features: Vec<Feature>,
     /// Device that carries the overlay.
     pub uplink: String,
     /// The kernel's maps whose size can be set.

@@ -4,6 +4,7 @@ use super::tuning::Tuning;
 use super::{AddressPools, ConfigError, Flags};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ const OTHER_KEYS: &[&str] = &[
     "data-path-addr",
     "data-path-port",
     "default-addr-pools",
+    "features",
     "gossip-port",
     "listen-addr",
     "log-level",
@@ -40,7 +42,7 @@ pub fn keys() -> Vec<&'static str> {
 
 /// What `weftd --help` says of the file.
 pub(super) const HELP: &str = "The configuration file has the same keys as the flags; \"default-addr-pools\" is a list there, \
-[{\"base\": \"10.0.0.0/8\", \"size\": 24}].";
+[{\"base\": \"10.0.0.0/8\", \"size\": 24}], and \"features\" an object, {\"attach\": \"clsact\"}.";
 
 /// The file as it is written. Numbers are wider than ports, so that a wrong one can be told.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -62,6 +64,7 @@ pub(super) struct File {
     pub(super) bpf_pin_dir: Option<PathBuf>,
     pub(super) pidfile: Option<PathBuf>,
     pub(super) log_level: Option<String>,
+    pub(super) features: Option<BTreeMap<String, String>>,
     #[serde(flatten)]
     pub(super) tuning: Tuning,
 }
@@ -175,6 +178,7 @@ impl File {
             ("bpf-pin-dir", self.bpf_pin_dir.is_some() && flags.bpf_pin_dir.is_some()),
             ("pidfile", self.pidfile.is_some() && flags.pidfile.is_some()),
             ("log-level", self.log_level.is_some() && flags.log_level.is_some()),
+            ("features", self.features.is_some() && !flags.features.is_empty()),
         ];
         let others = both.iter().filter(|(_, twice)| *twice).map(|(key, _)| *key);
         let keys: Vec<&str> = others.chain(self.tuning.also_in(&flags.tuning)).collect();

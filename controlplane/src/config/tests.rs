@@ -39,7 +39,8 @@ fn every_documented_key_is_accepted() {
         "bpf-object":"/o","bpf-pin-dir":"/p","pidfile":"/f","log-level":"debug","default-addr-pools":[{"base":"10.10.0.0/16","size":24}],
         "max-endpoints":10,"max-networks":11,"max-nodes":12,"max-peers":13,"max-services":14,"max-backends":15,"max-flows":16,
         "max-flows6":17,"max-fragments":18,"max-maglev-parts":19,"max-affinities":20,"max-loads":21,"preallocate-flows":true,"tcp-opening-timeout":1,"tcp-established-timeout":2,
-        "tcp-finished-timeout":3,"tcp-reset-timeout":4,"udp-timeout":5,"udp-answered-timeout":6}"#;
+        "tcp-finished-timeout":3,"tcp-reset-timeout":4,"udp-timeout":5,"udp-answered-timeout":6,
+        "features":{"attach":"clsact"}}"#;
     let parsed: serde_json::Value = serde_json::from_str(json).unwrap();
     let mut given: Vec<&str> = parsed.as_object().unwrap().keys().map(String::as_str).collect();
     given.sort_unstable();
@@ -71,6 +72,7 @@ fn every_documented_key_is_accepted() {
         udp_answered: 6,
     };
     assert_eq!((config.sizes, config.timeouts), (sizes, timeouts));
+    assert_eq!(config.features, Forced::only(&[("attach", "clsact")]).unwrap());
 }
 
 #[test]
@@ -125,6 +127,39 @@ fn sizes_and_timeouts_come_from_either_place_and_have_bounds() {
         let message = refusal(json, &[]);
         let key = json.split('"').nth(1).unwrap();
         assert!(message.starts_with(key) && !message.contains('\n'), "{message}");
+    }
+}
+
+#[test]
+fn features_come_from_either_place() {
+    let json = r#"{"features": {"attach": "clsact", "handover": "redirect"}}"#;
+    let flags = ["--features", "attach=clsact", "--features=handover=redirect"];
+    let wanted = Forced::only(&[("attach", "clsact"), ("handover", "redirect")]).unwrap();
+    for config in [load(json, &[]), load("{}", &flags)] {
+        assert_eq!(config.unwrap().features, wanted);
+    }
+    assert_eq!(
+        refusal(json, &flags),
+        "features set both as a flag and in daemon.json: remove one of the two"
+    );
+    for (json, flags, expected) in [
+        (
+            r#"{"features": {"attach": "xdp"}}"#,
+            &[][..],
+            r#"features "attach=xdp": tcx or clsact is wanted"#,
+        ),
+        (
+            "{}",
+            &["--features", "clsact"],
+            r#"features "clsact": NAME=CHOICE is wanted, as attach=clsact"#,
+        ),
+        (
+            "{}",
+            &["--features", "tcx=on"],
+            r#"features "tcx=on": there is no such feature, but there are attach, handover, decap-l3, csum-ipv6, map-reads"#,
+        ),
+    ] {
+        assert_eq!(refusal(json, flags), expected);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The messages that others send the daemon, and what it answers.
 
 use super::recording::RecordCommand;
+use crate::dataplane::Choice;
 use crate::netns::NetnsSpec;
 use crate::swarm;
 use std::collections::BTreeMap;
@@ -208,10 +209,8 @@ pub struct Info {
     pub gossip: Stats,
     /// Endpoints of this node.
     pub endpoints: usize,
-    /// How the programs are attached: `tcx` or `clsact`.
-    pub attach_mode: &'static str,
-    /// Why so.
-    pub attach_reason: String,
+    /// What of the kernel is used, and why.
+    pub features: Vec<Choice>,
     /// The device that carries the overlay.
     pub uplink: String,
     /// The kernel's maps whose size can be set.

@@ -2,7 +2,6 @@
 //!
 //! A tcx link is pinned, so it outlives the daemon, and its program is replaced in place. A filter outlives the daemon by itself.
 
-use super::environment::{kernel_is_at_least, running_kernel};
 use super::{maps, pins};
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
@@ -14,9 +13,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use weft_dataplane::abi::program;
-
-/// tcx links came with this kernel.
-const TCX_KERNEL: (u8, u8) = (6, 6);
 
 /// Priority and handle of our `clsact` filters: fixed, so that a restart finds and replaces them. "weft" on a telephone's keys.
 const FILTER_PRIORITY: u16 = 9338;
@@ -112,26 +108,14 @@ pub enum AttachError {
 pub(super) struct Attacher {
     pin_directory: PathBuf,
     mode: AttachMode,
-    reason: String,
 }
 
 impl Attacher {
-    pub(super) fn new(pin_directory: &Path, force_clsact: bool) -> Self {
-        let (mode, reason) = choose(force_clsact, has_tcx, running_kernel);
+    pub(super) fn new(pin_directory: &Path, mode: AttachMode) -> Self {
         Attacher {
             pin_directory: pin_directory.to_owned(),
             mode,
-            reason,
         }
-    }
-
-    pub(super) fn mode(&self) -> AttachMode {
-        self.mode
-    }
-
-    /// Why it is this mode.
-    pub(super) fn reason(&self) -> &str {
-        &self.reason
     }
 
     pub(super) fn attach(&self, ebpf: &mut Ebpf, hook: Hook, ifindex: u32) -> Result<(), AttachError> {
@@ -292,23 +276,6 @@ impl Attacher {
     }
 }
 
-fn choose(force_clsact: bool, has_tcx: impl FnOnce() -> bool, kernel: impl FnOnce() -> String) -> (AttachMode, String) {
-    if force_clsact {
-        (AttachMode::Clsact, "as configured".to_owned())
-    } else if has_tcx() {
-        (AttachMode::Tcx, format!("kernel {}", kernel()))
-    } else {
-        let (major, minor) = TCX_KERNEL;
-        let reason = format!("kernel {} has no tcx, which came with {major}.{minor}", kernel());
-        (AttachMode::Clsact, reason)
-    }
-}
-
-/// Asks the kernel what is attached to the loopback device that way: one without tcx does not know the question.
-fn has_tcx() -> bool {
-    kernel_is_at_least(TCX_KERNEL) && SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
-}
-
 /// Which hook and interface the name of a pin stands for.
 fn parse_pin(name: &str) -> Option<(Hook, u32)> {
     let (program, ifindex) = name.rsplit_once('-')?;
@@ -439,24 +406,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_of_attaching_has_a_reason() {
-        let kernel = || "6.1.0-9-amd64".to_owned();
-        assert_eq!(
-            choose(false, || true, kernel),
-            (AttachMode::Tcx, "kernel 6.1.0-9-amd64".to_owned())
-        );
-        let (mode, reason) = choose(false, || false, kernel);
-        assert_eq!(mode, AttachMode::Clsact);
-        assert_eq!(reason, "kernel 6.1.0-9-amd64 has no tcx, which came with 6.6");
-    }
-
-    #[test]
     fn a_pin_is_named_after_program_and_interface() {
-        let attacher = Attacher::new(Path::new("/sys/fs/bpf/x"), true);
-        assert_eq!(
-            (attacher.mode(), attacher.reason()),
-            (AttachMode::Clsact, "as configured")
-        );
+        let attacher = Attacher::new(Path::new("/sys/fs/bpf/x"), AttachMode::Clsact);
         for hook in Hook::ALL {
             let pin = attacher.pin(hook, 42);
             let name = pin.file_name().and_then(|name| name.to_str()).unwrap();

@@ -1,6 +1,6 @@
 //! Removing all that a weftd left in the kernel, whether it lives in memory of anybody or not: the pins tell what there is.
 
-use super::attach::{AttachError, Attacher, Hook};
+use super::attach::{AttachError, AttachMode, Attacher, Hook};
 use crate::lock::{Lock, LockError};
 use std::path::{Path, PathBuf};
 
@@ -40,7 +40,8 @@ pub fn clean_up(pin_directory: &Path) -> Result<Removed, CleanupError> {
         return Ok(Removed::default());
     }
     let _lock = Lock::take(pin_directory)?;
-    let attacher = Attacher::new(pin_directory, false);
+    // What is detached goes by the pins, whichever the mode.
+    let attacher = Attacher::new(pin_directory, AttachMode::Tcx);
     if let Some(found) = attacher.stranger()? {
         return Err(CleanupError::NotOurs {
             path: pin_directory.to_owned(),

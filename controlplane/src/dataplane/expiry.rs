@@ -4,7 +4,7 @@
 //! A new connection that meets only living ones in the ring takes the slot of one of them, and a smaller ring has no slot for some. Such
 //! a connection still ends at its time-out, but nothing would take its entries away.
 
-use super::raw::{Cursor, RawMap};
+use super::raw::{Cursor, RawMap, Reads};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
@@ -63,10 +63,10 @@ struct Table {
 
 impl Expiry {
     /// For the maps that are pinned there.
-    pub(super) fn open(pins: &Path, timeouts: Timeouts) -> Result<Expiry, ExpiryError> {
+    pub(super) fn open(pins: &Path, timeouts: Timeouts, reads: Reads) -> Result<Expiry, ExpiryError> {
         let table = |name| {
             let failed = |source| ExpiryError::Map { name, source };
-            let map = RawMap::open(&pins.join(name)).map_err(failed)?;
+            let map = RawMap::open(&pins.join(name), reads).map_err(failed)?;
             Ok::<_, ExpiryError>(Table {
                 name,
                 map: map.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?,

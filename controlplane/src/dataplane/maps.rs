@@ -2,7 +2,7 @@
 
 use super::expiry::{OfVip, member};
 use super::front::{self as fronts, Front};
-use super::raw::RawMap;
+use super::raw::{RawMap, Reads};
 use aya::Ebpf;
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray};
@@ -208,9 +208,9 @@ impl<K: Pod + MapType + Ord, V: Pod + MapType> Table<K, V> {
     }
 
     /// The entries are counted by way of the map's pin, many at a time: a call for each would take seconds when there are millions.
-    fn summary(&self, pins: &Path) -> Result<MapSummary, MapsError> {
+    fn summary(&self, pins: &Path, reads: Reads) -> Result<MapSummary, MapsError> {
         let failed = |error| kernel(self.name, MapError::IoError(error));
-        let map = RawMap::open(&pins.join(self.name)).map_err(failed)?;
+        let map = RawMap::open(&pins.join(self.name), reads).map_err(failed)?;
         let map = map.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         Ok(MapSummary {
             name: self.name.to_owned(),
@@ -340,9 +340,9 @@ macro_rules! tables {
                 }
             }
 
-            pub(super) fn summaries(&self, pins: &Path) -> Result<Vec<MapSummary>, MapsError> {
+            pub(super) fn summaries(&self, pins: &Path, reads: Reads) -> Result<Vec<MapSummary>, MapsError> {
                 Ok(vec![
-                    $(self.$field.summary(pins)?,)+
+                    $(self.$field.summary(pins, reads)?,)+
                     MapSummary {
                         name: counter::NAME.to_owned(),
                         entries: Counter::ALL.len() as u64,

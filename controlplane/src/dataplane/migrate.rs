@@ -5,7 +5,7 @@
 
 use super::convert::{self, Bytes, Control, ConvertEntry, READABLE_BY};
 use super::pins::{Generation, Pins};
-use super::raw::{RawMap, Shape};
+use super::raw::{RawMap, Reads, Shape};
 use std::collections::HashMap;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -233,11 +233,12 @@ pub(super) struct Takeover {
     target: Generation,
     copying: Vec<Copying>,
     hasher: RandomState,
+    reads: Reads,
 }
 
 impl Takeover {
     /// Looks at what is pinned. Refuses what cannot be taken over; changes nothing.
-    pub(super) fn plan(pins: Pins) -> Result<Takeover, MigrateError> {
+    pub(super) fn plan(pins: Pins, reads: Reads) -> Result<Takeover, MigrateError> {
         let mut interrupted = pins.generations().map_err(|source| pins_failed(&pins, source))?;
         let old = match interrupted.pop() {
             None => None,
@@ -263,6 +264,7 @@ impl Takeover {
             target,
             copying: Vec::new(),
             hasher: RandomState::new(),
+            reads,
         })
     }
 
@@ -273,6 +275,7 @@ impl Takeover {
         names: &[&'static str],
         load: impl Fn(&Path) -> Result<T, E>,
     ) -> Result<T, E> {
+        let reads = self.reads;
         let failed = |source| E::from(pins_failed(&self.pins, source));
         let directory = self.pins.begin().map_err(failed)?;
         let loaded = load(&directory)?;
@@ -282,7 +285,7 @@ impl Takeover {
         let (mut shared, mut changed) = (Vec::new(), false);
         for name in names {
             let (old_path, new_path) = (self.pins.path(generation).join(name), directory.join(name));
-            let open = |path: &Path| RawMap::open(path).map_err(failed);
+            let open = |path: &Path| RawMap::open(path, reads).map_err(failed);
             let (Some(old), Some(new)) = (open(&old_path)?, open(&new_path)?) else {
                 continue;
             };
@@ -355,7 +358,7 @@ impl Takeover {
         let read = |name: &str| {
             let path = directory.join(name);
             let mut entries = Vec::new();
-            let walked = RawMap::open(&path).and_then(|map| match map {
+            let walked = RawMap::open(&path, self.reads).and_then(|map| match map {
                 Some(map) => map.entries(|key, value| {
                     entries.push((key.to_vec(), value.to_vec()));
                     Ok(())
@@ -429,7 +432,7 @@ impl Takeover {
         };
         for name in names.iter().filter(|name| !is_control(name)) {
             let (old_path, new_path) = (self.pins.path(generation).join(name), self.directory().join(name));
-            let open = |path: &Path| RawMap::open(path).map_err(|source| pins_failed(&self.pins, source));
+            let open = |path: &Path| RawMap::open(path, self.reads).map_err(|source| pins_failed(&self.pins, source));
             let (Some(old), Some(new)) = (open(&old_path)?, open(&new_path)?) else {
                 continue;
             };

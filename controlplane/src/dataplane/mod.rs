@@ -7,6 +7,7 @@ mod cleanup;
 mod convert;
 mod environment;
 mod expiry;
+mod features;
 mod front;
 mod log;
 mod maps;
@@ -22,6 +23,7 @@ pub use attach::{AttachError, AttachMode, Hook};
 pub use cleanup::{CleanupError, Removed, clean_up};
 pub use environment::{BPFFS, EnvironmentError, MINIMUM_KERNEL};
 pub use expiry::{ExpiryError, OfVip};
+pub use features::{Choice, Feature, FeatureError, Features, Forced};
 pub use log::ProgramLog;
 pub use maps::{ApplyError, MAX_DUMP_ENTRIES, MapsError};
 pub use migrate::MigrateError;
@@ -35,6 +37,7 @@ use expiry::Expiry;
 use maps::Maps;
 use migrate::Takeover;
 use pins::Pins;
+use raw::Reads;
 use std::io;
 use std::path::{Path, PathBuf};
 use weft_core::reconcile::{self, Step};
@@ -54,8 +57,8 @@ pub struct Config {
     pub data_path_port: u16,
     /// Whether programs log each dropped packet, at trace. Without it they do not contain the code.
     pub log_drops: bool,
-    /// Attach by `clsact` filters even where the kernel has tcx links.
-    pub force_clsact: bool,
+    /// What is not left to a trial of the kernel.
+    pub features: Forced,
     /// After how long without a packet a balanced connection is forgotten.
     pub timeouts: Timeouts,
     /// How large the maps are.
@@ -68,6 +71,9 @@ pub enum LoadError {
     /// The host cannot run it.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
+    /// The kernel has not what the configuration asks for.
+    #[error(transparent)]
+    Feature(#[from] FeatureError),
     /// The object is missing or not ours.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -146,6 +152,7 @@ pub struct Dataplane {
     ebpf: Ebpf,
     maps: Maps,
     attacher: Attacher,
+    features: Features,
     log: Option<ProgramLog>,
     expiry: Expiry,
     /// Where the maps are pinned.
@@ -159,6 +166,8 @@ impl Dataplane {
     /// earlier programs and maps as they were.
     pub fn load(config: &Config) -> Result<Self, LoadError> {
         environment::check()?;
+        let features = Features::choose(&config.features)?;
+        let reads = reads(&features);
         let object = match &config.object {
             Some(path) => Object::from_file(path)?,
             None => Object::embedded()?,
@@ -167,8 +176,8 @@ impl Dataplane {
         let lock = Lock::take(&config.pin_directory)?;
         let pins = Pins::new(&config.pin_directory, &maps::NAMES);
         let unfinished = Unfinished(pins.clone());
-        let mut takeover = Takeover::plan(pins)?;
-        let mut ebpf = takeover.prepare(&maps::NAMES, |pins| load_object(&object, config, pins))?;
+        let mut takeover = Takeover::plan(pins, reads)?;
+        let mut ebpf = takeover.prepare(&maps::NAMES, |pins| load_object(&object, config, &features, pins))?;
         for hook in Hook::ALL {
             load_program(&mut ebpf, &object, hook.program())?;
         }
@@ -186,15 +195,16 @@ impl Dataplane {
         takeover.commit()?;
         directory.keep();
         drop(unfinished);
-        let attacher = Attacher::new(&config.pin_directory, config.force_clsact);
+        let attacher = Attacher::new(&config.pin_directory, features.attach_mode());
         attacher.replace_all(&mut ebpf)?;
         let map_pins = takeover.directory();
         takeover.finish(&maps::NAMES);
-        let expiry = Expiry::open(&map_pins, config.timeouts)?;
+        let expiry = Expiry::open(&map_pins, config.timeouts, reads)?;
         Ok(Dataplane {
             ebpf,
             maps,
             attacher,
+            features,
             log,
             expiry,
             map_pins,
@@ -207,14 +217,9 @@ impl Dataplane {
         self.map_pins.join(map)
     }
 
-    /// How programs are attached.
-    pub fn attach_mode(&self) -> AttachMode {
-        self.attacher.mode()
-    }
-
-    /// Why they are attached so.
-    pub fn attach_reason(&self) -> &str {
-        self.attacher.reason()
+    /// What of the kernel is used, and why.
+    pub fn features(&self) -> &Features {
+        &self.features
     }
 
     /// Attaches a program to an interface of the calling thread's network namespace. If a pinned link of an earlier daemon is there,
@@ -257,7 +262,7 @@ impl Dataplane {
 
     /// Name, size and limit of each map.
     pub fn summaries(&self) -> Result<Vec<MapSummary>, MapsError> {
-        self.maps.summaries(&self.map_pins)
+        self.maps.summaries(&self.map_pins, reads(&self.features))
     }
 
     /// What became of all packets so far, summed over the CPUs.
@@ -346,10 +351,13 @@ fn test_run_context(ifindex: u32) -> [u8; 192] {
     context
 }
 
-/// From this kernel on `bpf_skb_adjust_room` takes a header of one family off a packet of the other.
-const DECAP_L3_KERNEL: (u8, u8) = (6, 3);
-/// From this kernel on `bpf_l4_csum_replace` knows that IPv6 has no header checksum.
-const CSUM_IPV6_KERNEL: (u8, u8) = (6, 16);
+fn reads(features: &Features) -> Reads {
+    if features.has(Feature::MapReads) {
+        Reads::Batch
+    } else {
+        Reads::Single
+    }
+}
 
 /// The verifier gives up with EAGAIN when a signal waits for the process, which says nothing about the program.
 const LOAD_ATTEMPTS: usize = 16;
@@ -365,10 +373,10 @@ impl Drop for Unfinished {
     }
 }
 
-fn load_object(object: &Object, config: &Config, map_pins: &Path) -> Result<Ebpf, LoadError> {
+fn load_object(object: &Object, config: &Config, features: &Features, map_pins: &Path) -> Result<Ebpf, LoadError> {
     let level = log::level(config.log_drops);
-    let has_decap_l3 = u8::from(environment::kernel_is_at_least(DECAP_L3_KERNEL));
-    let has_csum_ipv6 = u8::from(environment::kernel_is_at_least(CSUM_IPV6_KERNEL));
+    let [has_redirect_peer, has_decap_l3, has_csum_ipv6] =
+        [Feature::Handover, Feature::DecapL3, Feature::CsumIpv6].map(|feature| u8::from(features.has(feature)));
     let timeouts = &config.timeouts;
     if config.sizes.preallocate_flows {
         maps::preallocate_flows(&config.sizes, map_pins)?;
@@ -376,6 +384,7 @@ fn load_object(object: &Object, config: &Config, map_pins: &Path) -> Result<Ebpf
     let mut loader = EbpfLoader::new();
     loader
         .override_global(global::DATA_PATH_PORT, &config.data_path_port, true)
+        .override_global(global::HAS_REDIRECT_PEER, &has_redirect_peer, true)
         .override_global(global::HAS_DECAP_L3, &has_decap_l3, true)
         .override_global(global::HAS_CSUM_IPV6, &has_csum_ipv6, true)
         .override_global(global::TCP_OPENING_TICKS, &timeouts.tcp_opening, true)

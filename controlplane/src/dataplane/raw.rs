@@ -1,16 +1,19 @@
-//! Maps as bytes: to copy a map whose layout this weftd's types do not describe.
+//! Maps as bytes: to copy a map whose layout this weftd's types do not describe. And programs of a few instructions, to try something.
 #![allow(unsafe_code)]
 
 use aya::maps::{MapData, MapInfo, MapType};
 use nix::libc;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 /// Commands of bpf(2) (Linux `include/uapi/linux/bpf.h`).
+const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 
 /// Write whether the key is there or not; and only if it is not there.
@@ -35,9 +38,18 @@ pub(super) struct Shape {
     pub(super) flags: u32,
 }
 
-/// Where a walk over a hash map goes on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cursor([u8; 4]);
+/// How entries are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// Many a call.
+    Batch,
+    /// One a call.
+    Single,
+}
+
+/// Where a walk over a hash map goes on: what the kernel says of a batch, or the last key.
+#[derive(Clone, Debug)]
+pub(super) struct Cursor(Vec<u8>);
 
 /// A pinned map.
 #[derive(Debug)]
@@ -47,11 +59,12 @@ pub(super) struct RawMap {
     shape: Shape,
     /// Bytes of a value as the system calls carry it.
     stride: usize,
+    reads: Reads,
 }
 
 impl RawMap {
     /// Opens the map that is pinned there; `None` if nothing is.
-    pub(super) fn open(path: &Path) -> io::Result<Option<RawMap>> {
+    pub(super) fn open(path: &Path, reads: Reads) -> io::Result<Option<RawMap>> {
         if !path.try_exists()? {
             return Ok(None);
         }
@@ -79,6 +92,7 @@ impl RawMap {
             id: info.id(),
             shape,
             stride,
+            reads,
         }))
     }
 
@@ -115,7 +129,7 @@ impl RawMap {
 
     /// Whether the kernel hands out many entries at once.
     fn has_batches(&self) -> bool {
-        matches!(self.shape.kind, Some(MapType::Hash | MapType::LruHash | MapType::Array))
+        self.reads == Reads::Batch && matches!(self.shape.kind, Some(MapType::Hash | MapType::LruHash | MapType::Array))
     }
 
     /// Whether an entry that nobody wrote yet is there, with zeros.
@@ -157,11 +171,14 @@ impl RawMap {
         count: u32,
         mut each: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
     ) -> io::Result<Option<Cursor>> {
+        if self.reads == Reads::Single {
+            return self.singly(from.map(|Cursor(key)| key), count, &mut each);
+        }
         let mut capacity = count;
         loop {
             let mut keys = vec![0; capacity as usize * self.shape.key_bytes];
             let mut values = vec![0; capacity as usize * self.stride];
-            let mut next = [0_u8; 4];
+            let mut next = vec![0; 4];
             let mut attributes = BatchAttributes {
                 in_batch: from.as_ref().map_or(0, |Cursor(position)| address(position)),
                 out_batch: address_mut(&mut next),
@@ -174,7 +191,7 @@ impl RawMap {
             };
             let result = call(BPF_MAP_LOOKUP_BATCH, &mut attributes);
             let last = match result {
-                Ok(()) => false,
+                Ok(_) => false,
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
                 // A bucket with more entries than there was room for.
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && capacity < self.shape.max_entries => {
@@ -195,9 +212,18 @@ impl RawMap {
     }
 
     fn one_by_one(&self, each: &mut impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut key: Option<Vec<u8>> = None;
         // A walk over a map that changes may start again; more steps than entries are not needed.
-        for _ in 0..self.shape.max_entries {
+        self.singly(None, self.shape.max_entries, each).map(drop)
+    }
+
+    /// Hands the next `count` entries to `each`; where to go on, unless these were the last.
+    fn singly(
+        &self,
+        mut key: Option<Vec<u8>>,
+        count: u32,
+        each: &mut impl FnMut(&[u8], &[u8]) -> io::Result<()>,
+    ) -> io::Result<Option<Cursor>> {
+        for _ in 0..count {
             let mut next = vec![0; self.shape.key_bytes];
             let mut attributes = ElementAttributes {
                 map_fd: self.fd(),
@@ -207,15 +233,15 @@ impl RawMap {
                 flags: 0,
             };
             match call(BPF_MAP_GET_NEXT_KEY, &mut attributes) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
-                result => result?,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+                result => drop(result?),
             }
             if let Some(value) = self.get(&next)? {
                 each(&next, &value)?;
             }
             key = Some(next);
         }
-        Ok(())
+        Ok(key.map(Cursor))
     }
 
     /// The value of a key.
@@ -230,7 +256,7 @@ impl RawMap {
             flags: 0,
         };
         match call(BPF_MAP_LOOKUP_ELEM, &mut attributes) {
-            Ok(()) => Ok(Some(value)),
+            Ok(_) => Ok(Some(value)),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
@@ -259,7 +285,7 @@ impl RawMap {
             value: address(value),
             flags,
         };
-        call(BPF_MAP_UPDATE_ELEM, &mut attributes)
+        call(BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
     }
 
     /// The kernel reads and writes as many bytes as the map says, whatever the buffers hold.
@@ -309,7 +335,7 @@ fn address_mut(bytes: &mut [u8]) -> u64 {
     bytes.as_mut_ptr() as u64
 }
 
-fn call<T>(command: libc::c_int, attributes: &mut T) -> io::Result<()> {
+fn call<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_int> {
     // SAFETY: the attributes are laid out as the kernel's union for this command and live across the call; the buffers that they
     // point to are borrowed by the callers until it returns, and are as long as the map's key and value sizes say, which the kernel
     // goes by: `check` and the batches' allocations see to it. Needed because aya's maps take types whose size is known when this is
@@ -325,5 +351,136 @@ fn call<T>(command: libc::c_int, attributes: &mut T) -> io::Result<()> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(())
+    // A descriptor, or zero.
+    Ok(result as libc::c_int)
+}
+
+/// The same for commands that make something.
+fn make<T>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedFd> {
+    let made = call(command, attributes)?;
+    // SAFETY: the command succeeded, so the kernel has just made this descriptor, and nobody else has it. Needed because system calls
+    // give integers.
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
+}
+
+/// `union bpf_attr` of `BPF_MAP_CREATE`.
+#[repr(C)]
+struct CreateAttributes {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+}
+
+/// Whether the kernel hands out many entries of a hash map at once, tried on an empty one.
+pub(super) fn has_batches() -> io::Result<bool> {
+    const SIZE: u32 = 8;
+    let map = make(
+        BPF_MAP_CREATE,
+        &mut CreateAttributes {
+            map_type: MapType::Hash as u32,
+            key_size: SIZE,
+            value_size: SIZE,
+            max_entries: 1,
+            map_flags: 0,
+        },
+    )?;
+    let (mut keys, mut values, mut next) = ([0; SIZE as usize], [0; SIZE as usize], [0; 4]);
+    let mut attributes = BatchAttributes {
+        in_batch: 0,
+        out_batch: address_mut(&mut next),
+        keys: address_mut(&mut keys),
+        values: address_mut(&mut values),
+        count: 1,
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        elem_flags: 0,
+        flags: 0,
+    };
+    match call(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+        Err(error) => Ok(error.raw_os_error() == Some(libc::ENOENT)),
+        Ok(_) => Ok(true),
+    }
+}
+
+/// Operations of instructions (Linux `include/uapi/linux/bpf_common.h` and `bpf.h`).
+pub(super) const MOV64_IMMEDIATE: u8 = 0xb7;
+pub(super) const MOV64_REGISTER: u8 = 0xbf;
+pub(super) const LOAD_WORD: u8 = 0x61;
+pub(super) const JUMP_IF_NOT_IMMEDIATE: u8 = 0x55;
+pub(super) const CALL: u8 = 0x85;
+pub(super) const EXIT: u8 = 0x95;
+
+/// An instruction as it lies in memory.
+pub(super) const fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> [u8; 8] {
+    let registers = if cfg!(target_endian = "little") {
+        destination | source << 4
+    } else {
+        destination << 4 | source
+    };
+    let ([e, f], [g, h, i, j]) = (offset.to_ne_bytes(), immediate.to_ne_bytes());
+    [code, registers, e, f, g, h, i, j]
+}
+
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+
+/// `union bpf_attr` of `BPF_PROG_LOAD`.
+#[repr(C)]
+struct LoadAttributes {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+}
+
+/// `union bpf_attr` of `BPF_PROG_TEST_RUN`.
+#[repr(C)]
+struct RunAttributes {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
+/// The verifier gives up with EAGAIN when a signal waits for the process, which says nothing about the program.
+const LOAD_ATTEMPTS: usize = 16;
+
+/// Runs a TC program of these instructions once on a frame that goes nowhere; what it returned.
+pub(super) fn run_classifier(instructions: &[[u8; 8]], frame: &[u8]) -> io::Result<i32> {
+    let mut attributes = LoadAttributes {
+        prog_type: BPF_PROG_TYPE_SCHED_CLS,
+        insn_cnt: instructions.len() as u32,
+        insns: address(instructions.as_flattened()),
+        license: address(c"Dual MIT/GPL".to_bytes_with_nul()),
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+    };
+    let mut loaded = make(BPF_PROG_LOAD, &mut attributes);
+    for _ in 1..LOAD_ATTEMPTS {
+        match &loaded {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => loaded = make(BPF_PROG_LOAD, &mut attributes),
+            _ => break,
+        }
+    }
+    let program = loaded?;
+    let mut attributes = RunAttributes {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        retval: 0,
+        data_size_in: frame.len() as u32,
+        data_size_out: 0,
+        data_in: address(frame),
+        data_out: 0,
+        repeat: 1,
+        duration: 0,
+    };
+    call(BPF_PROG_TEST_RUN, &mut attributes)?;
+    Ok(attributes.retval.cast_signed())
 }

@@ -15,6 +15,7 @@ use weft::daemon::{
     Admission, Command, Connect, Handle, Info, JoinRequest, LocalEndpoint, MapUse, NetworkView, NodeView, Refused,
     RefusedKind, ReplyTo, SettingsCommand,
 };
+use weft::dataplane::{Choice, Feature};
 use weft_core::cluster::keys::{GossipKeys, KeySet};
 use weft_core::cluster::settings::Settings;
 use weft_core::cluster::{Member, Refusal, RefusalKind, Reply, Request, Role, State};
@@ -442,8 +443,11 @@ impl Mind {
                 repaired: 6,
                 ..Stats::default()
             },
-            attach_mode: "tcx",
-            attach_reason: "kernel 6.18".to_owned(),
+            features: vec![Choice {
+                feature: Feature::Attach,
+                better: true,
+                why: "kernel 6.18 has tcx links".to_owned(),
+            }],
             uplink: "eth0".to_owned(),
             maps: [("peers", "max-peers", 2, 3, 4), ("flows", "max-flows", 8, 8, 0)]
                 .map(|(name, setting, entries, limit, left_out)| MapUse {

@@ -4,7 +4,6 @@ use super::cursor::Packet;
 use super::datagram::Datagram;
 use super::encap::ECN;
 use super::family::{Family, Inet6};
-use super::helper::Revealed;
 use super::maps::FamilyMaps;
 use super::overlay_ingress::Outer;
 use super::verdict::Verdict;
@@ -31,9 +30,9 @@ pub(super) fn receive<F: Family>(
         // The inner packet cannot say so (RFC 6040 section 4.2).
         return Verdict::Drop(Counter::DropCongestionMark);
     }
-    let Ok(revealed) = packet.shrink(outer.overhead(), revealed) else {
+    if packet.shrink(outer.overhead(), revealed).is_err() {
         return Verdict::Drop(Counter::DropAdjustRoom);
-    };
+    }
     if inner != outer.family {
         let Some(ethernet) = packet.headers().next::<Ethernet>() else {
             return Verdict::Drop(Counter::DropTruncated);
@@ -54,9 +53,6 @@ pub(super) fn receive<F: Family>(
         }
     } else if let Err(counter) = translate::<F>(packet, vni, datagram) {
         return Verdict::Drop(counter);
-    }
-    if revealed == Revealed::Unknown {
-        return local::deliver_anew(packet, endpoint.ifindex, endpoint.mac, source_mac, Counter::Delivered);
     }
     local::deliver(
         packet,

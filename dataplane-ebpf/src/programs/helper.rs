@@ -11,11 +11,11 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::{
     bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes,
-    bpf_skb_store_bytes,
+    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_change_type,
+    bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use weft_dataplane::abi::{MapType, V6, flow, node};
-use weft_dataplane::packet::{Ethernet, Header, vxlan};
+use weft_dataplane::packet::{Ethernet, Header, Ipv4, Ipv6, ethernet, vxlan};
 
 /// Address family of IPv4.
 const AF_INET: u32 = 2;
@@ -31,7 +31,7 @@ static HAS_DECAP_L3: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 static HAS_CSUM_IPV6: Global<u8> = Global::new(0);
 
-/// 0 if packets go to containers by the queues of their veths, as the operator wants it; the loader sets it.
+/// 0 if packets go to containers through the queues of their veths; the loader sets it.
 #[unsafe(no_mangle)]
 static HAS_REDIRECT_PEER: Global<u8> = Global::new(1);
 
@@ -70,10 +70,7 @@ impl Packet {
     /// Hands the packet to the device behind the veth `ifindex`, in its namespace, as if it had come in there. Returns the action.
     #[inline(always)]
     pub(super) fn redirect_peer(&mut self, ifindex: u32) -> i32 {
-        if HAS_REDIRECT_PEER.load() == 0 {
-            return self.redirect(ifindex);
-        }
-        if !self.is_for_host() {
+        if HAS_REDIRECT_PEER.load() != 0 && !self.is_for_host() {
             // Kernels before 6.15 leave the type as it is, and a frame for another host would not be taken in.
             // SAFETY: the context is valid. Needed because it is foreign code.
             unsafe { bpf_skb_change_type(self.skb, PACKET_HOST) };
@@ -84,14 +81,16 @@ impl Packet {
     /// [`Packet::redirect_peer`] of a frame that is known to be for this host.
     #[inline(always)]
     pub(super) fn redirect_peer_for_host(&mut self, ifindex: u32) -> i32 {
+        if HAS_REDIRECT_PEER.load() == 0 {
+            return self.redirect(ifindex);
+        }
         // SAFETY: plain integers. Needed because it is foreign code.
         unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
     }
 
-    /// Sends the packet out of the host side `ifindex` of a veth, so that the container's side takes it in and reads its EtherType anew.
-    /// Returns the action.
+    /// Sends the packet out of the host side `ifindex` of a veth, so that the container's side takes it in. Returns the action.
     #[inline(always)]
-    pub(super) fn redirect(&mut self, ifindex: u32) -> i32 {
+    fn redirect(&mut self, ifindex: u32) -> i32 {
         // SAFETY: plain integers. Needed because it is foreign code.
         unsafe { bpf_redirect(ifindex, 0) as i32 }
     }
@@ -157,19 +156,33 @@ impl Packet {
     }
 
     /// Takes `overhead` bytes away that follow the Ethernet header. If what follows then is of another family than what was taken away,
-    /// `revealed` says which: the kernel's note of the packet's protocol changes with it, if it can.
+    /// `revealed` says which: the kernel's note of the packet's protocol changes with it.
     #[inline(always)]
-    pub(super) fn shrink(&mut self, overhead: usize, revealed: Option<u32>) -> Result<Revealed, Refused> {
-        let (network, known) = match revealed {
-            None => (0, Revealed::Known),
-            Some(_) if HAS_DECAP_L3.load() == 0 => (0, Revealed::Unknown),
-            Some(node::IPV6) => (BPF_F_ADJ_ROOM_DECAP_L3_IPV6, Revealed::Known),
-            Some(_) => (BPF_F_ADJ_ROOM_DECAP_L3_IPV4, Revealed::Known),
+    pub(super) fn shrink(&mut self, overhead: usize, revealed: Option<u32>) -> Result<(), Refused> {
+        let (overhead, network) = match revealed {
+            None => (overhead, 0),
+            Some(family) if HAS_DECAP_L3.load() == 0 => (self.change_family(overhead, family)?, 0),
+            Some(node::IPV6) => (overhead, BPF_F_ADJ_ROOM_DECAP_L3_IPV6),
+            Some(_) => (overhead, BPF_F_ADJ_ROOM_DECAP_L3_IPV4),
         };
         let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | network);
         // SAFETY: the context is valid, no header is alive. Needed because it is foreign code.
-        done(unsafe { bpf_skb_adjust_room(self.skb, -(overhead as i32), BPF_ADJ_ROOM_MAC, flags) })?;
-        Ok(known)
+        done(unsafe { bpf_skb_adjust_room(self.skb, -(overhead as i32), BPF_ADJ_ROOM_MAC, flags) })
+    }
+
+    /// Makes the packet one of `family`, and its outer IP header as long as one of that family, whatever it holds: the whole outer header
+    /// is taken away next. Returns its length, which was `overhead`.
+    #[inline(always)]
+    fn change_family(&mut self, overhead: usize, family: u32) -> Result<usize, Refused> {
+        const DIFFERENCE: usize = Ipv6::LENGTH - Ipv4::LENGTH;
+        let (ethertype, overhead) = if family == node::IPV6 {
+            (ethernet::IPV6, overhead + DIFFERENCE)
+        } else {
+            (ethernet::IPV4, overhead - DIFFERENCE)
+        };
+        // SAFETY: the context is valid, no header is alive. Needed because it is foreign code.
+        done(unsafe { bpf_skb_change_proto(self.skb, u16::from_ne_bytes(ethertype), 0) })?;
+        Ok(overhead)
     }
 
     /// Reads what stands `place` bytes after the start of the frame.
@@ -239,15 +252,6 @@ impl Packet {
         // SAFETY: as in `replace_pseudo_header`.
         done(unsafe { bpf_l4_csum_replace(self.skb, place, from, to, u64::from(zero | 2)) })
     }
-}
-
-/// Whether the kernel knows the protocol of a packet that was taken out of another.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Revealed {
-    /// It does.
-    Known,
-    /// It still believes in the outer one's.
-    Unknown,
 }
 
 /// The two words of four bytes in eight, in the order in which they lie in memory.

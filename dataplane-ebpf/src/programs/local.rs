@@ -23,20 +23,3 @@ pub(super) fn deliver(
     }
     Verdict::Redirect(counter, packet.redirect_peer(ifindex))
 }
-
-/// The same for a frame whose protocol the kernel has not noticed: the long way through the veth, where it is read.
-#[inline(always)]
-pub(super) fn deliver_anew(
-    packet: &mut Packet,
-    ifindex: u32,
-    destination: [u8; 6],
-    source: [u8; 6],
-    counter: Counter,
-) -> Verdict {
-    let Some(ethernet) = packet.headers().next::<Ethernet>() else {
-        return Verdict::Drop(Counter::DropTruncated);
-    };
-    ethernet.destination = destination;
-    ethernet.source = source;
-    Verdict::Redirect(counter, packet.redirect(ifindex))
-}

@@ -245,7 +245,10 @@ pub(crate) async fn info(client: &Client) -> Result<(), Failure> {
     ))?;
     line(&format!("Endpoints: {}", info.endpoints))?;
     line(&format!("Uplink: {}", info.uplink))?;
-    line(&format!("Attach: {} ({})", info.attach_mode, info.attach_reason))?;
+    line("Features:")?;
+    for feature in &info.features {
+        line(&format!(" {}: {} ({})", feature.name, feature.choice, feature.why))?;
+    }
     maps(&info.maps)?;
     let of = info.flow_timeouts;
     line(&format!(
