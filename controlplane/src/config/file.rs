@@ -12,32 +12,52 @@ use std::path::{Path, PathBuf};
 /// Far more than all keys with hundreds of pools take; what is longer is no configuration, however it ends.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// The keys that the file may have, but for those of [`Tuning`].
-const OTHER_KEYS: &[&str] = &[
-    "advertise-addr",
-    "api-socket",
-    "bpf-object",
-    "bpf-pin-dir",
-    "cluster-port",
-    "data-dir",
-    "data-path-addr",
-    "data-path-port",
-    "default-addr-pools",
-    "features",
-    "gossip-port",
-    "listen-addr",
-    "log-level",
-    "network-diagnostic-port",
-    "node-name",
-    "pidfile",
-    "uplink",
+const TEXT: &str = "a text in quotes is wanted";
+const ADDRESS: &str = "an IP address in quotes is wanted, as \"192.168.0.1\"";
+const PORT: &str = "a port from 1 to 65535 is wanted";
+
+/// The keys that the file may have, but for those of [`Tuning`], and what a value of another type should have been.
+const OTHER_KEYS: &[(&str, &str)] = &[
+    ("advertise-addr", ADDRESS),
+    ("api-socket", TEXT),
+    ("bpf-object", TEXT),
+    ("bpf-pin-dir", TEXT),
+    ("cluster-port", PORT),
+    ("data-dir", TEXT),
+    ("data-path-addr", ADDRESS),
+    ("data-path-port", PORT),
+    (
+        "default-addr-pools",
+        "a list of pools is wanted, as [{\"base\": \"10.0.0.0/8\", \"size\": 24}]",
+    ),
+    (
+        "features",
+        "an object of names and choices is wanted, as {\"attach\": \"clsact\"}",
+    ),
+    ("gossip-port", PORT),
+    ("listen-addr", ADDRESS),
+    ("log-level", "trace, debug, info, warn or error in quotes is wanted"),
+    (
+        "network-diagnostic-port",
+        "a port from 1 to 65535 is wanted, or 0, which turns the server off",
+    ),
+    ("node-name", TEXT),
+    ("pidfile", TEXT),
+    ("uplink", TEXT),
 ];
 
 /// The keys that the file may have.
 pub fn keys() -> Vec<&'static str> {
-    let mut keys = [OTHER_KEYS, Tuning::KEYS].concat();
+    let mut keys: Vec<&str> = OTHER_KEYS.iter().map(|(key, _)| *key).collect();
+    keys.extend(Tuning::KEYS);
     keys.sort_unstable();
     keys
+}
+
+/// What is wanted of a key's value.
+fn wanted(key: &str) -> String {
+    let other = OTHER_KEYS.iter().find(|(other, _)| *other == key);
+    other.map_or_else(|| Tuning::wanted(key), |(_, wanted)| (*wanted).to_owned())
 }
 
 /// What `weftd --help` says of the file.
@@ -136,7 +156,7 @@ impl File {
         // One key at a time, so that the message names it.
         for (key, value) in object {
             let single = serde_json::Value::Object(std::iter::once((key.clone(), value.clone())).collect());
-            serde_json::from_value::<File>(single).map_err(|error| format!("{key} {value}: {error}"))?;
+            serde_json::from_value::<File>(single).map_err(|_| format!("{key} {value}: {}", wanted(key)))?;
         }
         serde_json::from_value(value).map_err(|error| error.to_string())
     }

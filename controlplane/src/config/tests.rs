@@ -119,14 +119,75 @@ fn sizes_and_timeouts_come_from_either_place_and_have_bounds() {
     ] {
         assert_eq!(refusal(json, flags), expected);
     }
-    for json in [
-        r#"{"max-peers": -1}"#,
-        r#"{"max-peers": "many"}"#,
-        r#"{"preallocate-flows": 1}"#,
+}
+
+#[test]
+fn a_value_of_another_type_is_told_with_what_would_be_right() {
+    for (json, expected) in [
+        (
+            r#"{"max-flows": "ten"}"#,
+            r#"max-flows "ten": a number from 1 to 4194304 is wanted"#,
+        ),
+        (
+            r#"{"max-nodes": -1}"#,
+            "max-nodes -1: a number from 1 to 65536 is wanted",
+        ),
+        (
+            r#"{"max-peers": 1.5}"#,
+            "max-peers 1.5: a number from 1 to 4194304 is wanted",
+        ),
+        (
+            r#"{"udp-timeout": "30s"}"#,
+            r#"udp-timeout "30s": a number from 1 to 31536000 is wanted"#,
+        ),
+        (
+            r#"{"preallocate-flows": 1}"#,
+            "preallocate-flows 1: true or false is wanted",
+        ),
+        (
+            r#"{"gossip-port": "x"}"#,
+            r#"gossip-port "x": a port from 1 to 65535 is wanted"#,
+        ),
+        (
+            r#"{"data-path-port": -1}"#,
+            "data-path-port -1: a port from 1 to 65535 is wanted",
+        ),
+        (
+            r#"{"network-diagnostic-port": "2000"}"#,
+            r#"network-diagnostic-port "2000": a port from 1 to 65535 is wanted, or 0, which turns the server off"#,
+        ),
+        (r#"{"node-name": 7}"#, "node-name 7: a text in quotes is wanted"),
+        (
+            r#"{"advertise-addr": ["10.0.0.1"]}"#,
+            r#"advertise-addr ["10.0.0.1"]: an IP address in quotes is wanted, as "192.168.0.1""#,
+        ),
+        (
+            r#"{"log-level": 5}"#,
+            "log-level 5: trace, debug, info, warn or error in quotes is wanted",
+        ),
+        (
+            r#"{"default-addr-pools": ["10.0.0.0/8"]}"#,
+            r#"default-addr-pools ["10.0.0.0/8"]: a list of pools is wanted, as [{"base": "10.0.0.0/8", "size": 24}]"#,
+        ),
+        (
+            r#"{"features": "clsact"}"#,
+            r#"features "clsact": an object of names and choices is wanted, as {"attach": "clsact"}"#,
+        ),
     ] {
-        let message = refusal(json, &[]);
-        let key = json.split('"').nth(1).unwrap();
-        assert!(message.starts_with(key) && !message.contains('\n'), "{message}");
+        assert_eq!(refusal(json, &[]), expected);
+    }
+    // Every key says something of its own, and in one line.
+    for key in keys() {
+        let message = refusal(&format!(r#"{{"{key}": {{"a": {{}}}}}}"#), &[]);
+        let value = r#"{"a":{}}"#;
+        assert!(
+            message.starts_with(&format!("{key} {value}: ")) && message.ends_with(|end: char| end != ' '),
+            "{message}"
+        );
+        assert!(
+            message.contains(" wanted") && !message.contains("invalid type") && !message.contains('\n'),
+            "{message}"
+        );
     }
 }
 

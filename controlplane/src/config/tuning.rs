@@ -35,6 +35,14 @@ macro_rules! numbers {
             /// The keys.
             pub(super) const KEYS: &'static [&'static str] = &[$($key,)+ "preallocate-flows"];
 
+            /// What is wanted of a key's value.
+            pub(super) fn wanted(key: &str) -> String {
+                match key {
+                    $($key => range($bounds),)+
+                    _ => "true or false is wanted".to_owned(),
+                }
+            }
+
             /// The keys that are given here and there.
             pub(super) fn also_in(&self, other: &Tuning) -> impl Iterator<Item = &'static str> + use<> {
                 [
@@ -102,13 +110,17 @@ numbers! {
     udp_answered_timeout, "udp-answered-timeout", "SECONDS", SECONDS, timeout.udp_answered;
 }
 
+fn range((least, most): (u64, u64)) -> String {
+    format!("a number from {least} to {most} is wanted")
+}
+
 fn checked(key: &'static str, value: u64, (least, most): (u64, u64)) -> Result<u32, ConfigError> {
     match u32::try_from(value) {
         Ok(number) if (least..=most).contains(&value) => Ok(number),
         _ => Err(ConfigError::Value {
             key,
             value: value.to_string(),
-            rule: format!("a number from {least} to {most} is wanted"),
+            rule: range((least, most)),
         }),
     }
 }
