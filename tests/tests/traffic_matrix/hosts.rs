@@ -6,7 +6,7 @@ use weft::dataplane::Hook;
 use weft_core::reconcile::{Entry, Step};
 use weft_core::wanted::sixteen_bytes;
 use weft_dataplane::abi::{
-    Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, V6, node, peer,
+    Attachment, Backend, BackendKey, Clamp, Endpoint, Network, Node, OverlayAddress, Peer, Service, V6, node, peer,
 };
 use weft_tests::namespace::{Namespace, run};
 use weft_tests::programs::{Loaded, config};
@@ -324,13 +324,20 @@ impl Hosts {
 
     /// Gives every link another MTU, and the programs their ways anew.
     pub(crate) fn set_mtu(&mut self, underlay: u32) {
-        let inside = self.mtu(underlay);
         for interface in ["h1", "h2", "h3", "br0"] {
             self.underlay.ip(&format!("link set {interface} mtu {underlay}"));
         }
         for host in [&self.near.namespace, &self.far.namespace, &self.kernel] {
             host.ip(&format!("link set uplink mtu {underlay}"));
         }
+        self.set_mtu_inside(self.mtu(underlay));
+        self.near.add_way(self.far.underlay, underlay);
+        self.near.add_way(vtep(self.family, 3), underlay);
+        self.far.add_way(self.near.underlay, underlay);
+    }
+
+    /// Gives the containers' links another MTU, whatever the underlay carries.
+    pub(crate) fn set_mtu_inside(&self, inside: usize) {
         for (host, interfaces) in [
             (&self.near.namespace, &["v2", "v3"][..]),
             (&self.far.namespace, &["v4"]),
@@ -343,9 +350,13 @@ impl Hosts {
         for station in self.stations() {
             station.namespace.ip(&format!("link set eth0 mtu {inside}"));
         }
-        self.near.add_way(self.far.underlay, underlay);
-        self.near.add_way(vtep(self.family, 3), underlay);
-        self.far.add_way(self.near.underlay, underlay);
+    }
+
+    /// New TCP connections are told what fits this.
+    pub(crate) fn clamp(&mut self, mtu: u32) {
+        for host in [&mut self.near, &mut self.far] {
+            host.put(&[Entry::Clamp(VNI, Clamp { mtu })]);
+        }
     }
 
     /// Whether containers leave checksums and segments to whoever is behind them.

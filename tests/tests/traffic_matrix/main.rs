@@ -1,7 +1,9 @@
 //! Real traffic of every kind, every way that it can go, read as it passes: TCP, UDP and ICMP of both families, on one host and across,
 //! to weft's programs and to a kernel vxlan device, directly and through virtual IPs, in packets of every size.
 
+mod clamping;
 mod hosts;
+mod path;
 mod wire;
 
 use hosts::{Hosts, JUMBO_MTU, Station, UNDERLAY_MTU, VNI};
