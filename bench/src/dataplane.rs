@@ -10,7 +10,7 @@ use aya_obj::generated::{
     BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
 };
 use weft_dataplane::abi::front::{self, LinkSlot, NodeSlot, PlaceSlot};
-use weft_dataplane::abi::{self, Attachment, Endpoint, Node, OverlayAddress, Peer, Service, V6, global, jump};
+use weft_dataplane::abi::{self, Attachment, Endpoint, Node, OverlayAddress, Peer, Service, Sizes, V6, global, jump};
 
 /// Loads weft's object with the default port, and the programs that others go on in.
 pub fn load(options: &Options) -> Result<Ebpf> {
@@ -60,17 +60,17 @@ fn read(options: &Options) -> Result<Vec<u8>> {
     std::fs::read(path).context(|| format!("cannot read {} (cargo xtask build-ebpf makes it)", path.display()))
 }
 
-/// [`load`] with room for so many connections and so many endpoints, and connections that last.
-pub fn load_sized(options: &Options, connections: u32, endpoints: u32) -> Result<Ebpf> {
+/// [`load`] with maps of these sizes, and connections that last.
+pub fn load_sized(options: &Options, sizes: &Sizes) -> Result<Ebpf> {
     const LONG: u32 = abi::flow::ticks_of_seconds(24 * 3600);
     let bytes = read(options)?;
     let mut loader = EbpfLoader::new();
+    for (map, entries) in sizes.maps() {
+        loader.map_max_entries(map, entries);
+    }
     loader
-        .map_max_entries(abi::flow::NAME, connections * 2)
-        .map_max_entries(abi::flow::RING_NAME, connections)
-        .map_max_entries(abi::flow::RING_NAME6, connections)
-        .map_max_entries(abi::endpoint::NAME, endpoints)
-        .override_global(global::RING_SIZE, &connections, true)
+        .override_global(global::RING_SIZE, &sizes.flows, true)
+        .override_global(global::RING_SIZE6, &sizes.flows6, true)
         .override_global(global::UDP_TICKS, &LONG, true);
     load_with(options, &mut loader, &bytes)
 }

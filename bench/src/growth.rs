@@ -18,7 +18,7 @@ use aya::maps::{Map, MapData};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, V6, mapped, peer,
+    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, Sizes, V6, mapped, peer,
     program,
 };
 
@@ -32,6 +32,23 @@ struct Size {
     ports: u32,
     frames: u32,
     rounds: usize,
+}
+
+impl Size {
+    /// As README says that a node of so many is configured.
+    fn of_maps(&self) -> Sizes {
+        Sizes {
+            peers: self.peers,
+            services: self.services,
+            backends: self.services * self.backends_each,
+            flows: self.services * self.ports,
+            flows6: 16_384,
+            maglev_parts: 4096,
+            loads: 4096,
+            affinities: 1024,
+            ..Sizes::DEFAULT
+        }
+    }
 }
 
 const FULL: Size = Size {
@@ -113,10 +130,16 @@ pub fn measure(options: &Options) -> Result<Growth> {
     let (veth_a, veth_b) = (hosts.a.link("vA")?.index, hosts.b.link("vB")?.index);
 
     let connections = size.services * size.ports;
-    let mut near = dataplane::load_sized(options, connections, size.peers)?;
+    let sizes = size.of_maps();
+    let mut near = dataplane::load_sized(options, &sizes)?;
     fill_near(&mut near, &size, veth_a, client.mac, server.mac)?;
     dataplane::put_node(&mut near, vtep(HOST_B), node(HOST_A, HOST_B, link_a.index, hosts.mtu))?;
-    let mut far = dataplane::load_sized(options, 1, size.peers)?;
+    let far_sizes = Sizes {
+        endpoints: size.peers,
+        flows: 1,
+        ..sizes
+    };
+    let mut far = dataplane::load_sized(options, &far_sizes)?;
     fill_far(&mut far, &size, veth_b, client.mac, server.mac)?;
     dataplane::put_node(&mut far, vtep(HOST_A), node(HOST_B, HOST_A, link_b.index, hosts.mtu))?;
     attach(&hosts.a, &mut near, "vA", UPLINK_A)?;
