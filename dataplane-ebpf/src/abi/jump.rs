@@ -19,8 +19,15 @@ pub const BALANCE6: u32 = 3;
 /// `overlay_reply6`.
 pub const REPLY6: u32 = 4;
 
+/// `overlay_egress4`.
+pub const EGRESS4: u32 = 5;
+/// `overlay_ingress4`.
+pub const INGRESS4: u32 = 6;
+
 /// The programs, and where each belongs.
-pub const PROGRAMS: [(u32, &str); 5] = [
+pub const PROGRAMS: [(u32, &str); 7] = [
+    (EGRESS4, "overlay_egress4"),
+    (INGRESS4, "overlay_ingress4"),
     (EGRESS6, "overlay_egress6"),
     (INGRESS6, "overlay_ingress6"),
     (BALANCE, "overlay_balance"),

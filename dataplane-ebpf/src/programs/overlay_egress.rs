@@ -12,14 +12,29 @@ use aya_ebpf::programs::TcContext;
 use weft_dataplane::abi::{Attachment, Counter, Endpoint, Flow, Ip, OverlayAddress, Peer, jump};
 use weft_dataplane::packet::{Ethernet, Header, ethernet, ipv6, transport};
 
-/// The program, as far as IPv4 goes; IPv6 goes on in [`overlay_egress6`], which has a stack of its own.
+/// The program, which knows what makes up the load and nothing else: what it runs of stays in the processor's caches, where all of what
+/// follows has no room beside the packet's own users.
 #[classifier]
 pub(super) fn overlay_egress(context: TcContext) -> i32 {
+    let mut packet = Packet::new(context);
+    let Some(attachment) = maps::attachment_by_slot(&packet.ifindex()) else {
+        return Verdict::Drop(Counter::DropNotAttached).action(&packet);
+    };
+    match plain::to_peer(&mut packet, attachment) {
+        Some(verdict) => verdict.action(&packet),
+        None => packet.go_on(jump::EGRESS4).action(&packet),
+    }
+}
+
+/// Where [`overlay_egress`] goes on with all that is not plain, as far as IPv4 goes; IPv6 goes on in [`overlay_egress6`], which has a
+/// stack of its own.
+#[classifier]
+pub(super) fn overlay_egress4(context: TcContext) -> i32 {
     let mut packet = Packet::new(context);
     handle(&mut packet).action(&packet)
 }
 
-/// Where [`overlay_egress`] goes on with an IPv6 packet.
+/// Where [`overlay_egress4`] goes on with an IPv6 packet.
 #[classifier]
 pub(super) fn overlay_egress6(context: TcContext) -> i32 {
     let mut packet = Packet::new(context);
@@ -37,7 +52,7 @@ fn handle6(packet: &mut Packet) -> Verdict {
     packet_of::<Inet6>(packet, attachment, &frame)
 }
 
-/// Where [`overlay_egress`] goes on with a packet of which more must be found out than of those that make up the load: one that opens a
+/// Where [`overlay_egress4`] goes on with a packet of which more must be found out than of those that make up the load: one that opens a
 /// balanced connection, or is refused, or needs an answer.
 #[classifier]
 pub(super) fn overlay_balance(context: TcContext) -> i32 {
@@ -66,12 +81,9 @@ fn handle_balanced<F: Family>(packet: &mut Packet) -> Verdict {
 
 #[inline(always)]
 fn handle(packet: &mut Packet) -> Verdict {
-    let Some(attachment) = maps::attachment_by_slot(&packet.ifindex()) else {
+    let Some(attachment) = maps::attachment(&packet.ifindex()) else {
         return Verdict::Drop(Counter::DropNotAttached);
     };
-    if let Some(verdict) = plain::to_peer(packet, attachment) {
-        return verdict;
-    }
     packet.pull(Ethernet::LENGTH);
     let Some(frame) = packet.headers().next::<Ethernet>().map(|header| Frame::of(header)) else {
         return Verdict::Drop(Counter::DropTruncated);

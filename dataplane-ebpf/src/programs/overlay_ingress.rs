@@ -11,14 +11,25 @@ use aya_ebpf::programs::TcContext;
 use weft_dataplane::abi::{Counter, OverlayAddress, V6, jump, mapped, node};
 use weft_dataplane::packet::{Ethernet, Header, Ipv4, Ipv6, Udp, Vxlan, ethernet, ipv4, vxlan};
 
-/// The program, as far as IPv4 inside goes; IPv6 goes on in [`overlay_ingress6`], which has a stack of its own.
+/// The program, which knows what makes up the load and nothing else, see [`overlay_egress`](super::overlay_egress::overlay_egress).
 #[classifier]
 pub(super) fn overlay_ingress(context: TcContext) -> i32 {
+    let mut packet = Packet::new(context);
+    match plain::from_peer(&mut packet) {
+        Some(verdict) => verdict.action(&packet),
+        None => packet.go_on(jump::INGRESS4).action(&packet),
+    }
+}
+
+/// Where [`overlay_ingress`] goes on with all that is not plain, as far as IPv4 inside goes; IPv6 goes on in [`overlay_ingress6`], which
+/// has a stack of its own.
+#[classifier]
+pub(super) fn overlay_ingress4(context: TcContext) -> i32 {
     let mut packet = Packet::new(context);
     handle::<false>(&mut packet).action(&packet)
 }
 
-/// Where [`overlay_ingress`] goes on with IPv6 inside.
+/// Where [`overlay_ingress4`] goes on with IPv6 inside.
 #[classifier]
 pub(super) fn overlay_ingress6(context: TcContext) -> i32 {
     let mut packet = Packet::new(context);
@@ -57,9 +68,6 @@ impl Outer {
 
 #[inline(always)]
 fn handle<const INNER_IPV6: bool>(packet: &mut Packet) -> Verdict {
-    if !INNER_IPV6 && let Some(verdict) = plain::from_peer(packet) {
-        return verdict;
-    }
     let Some(outer) = outer(packet) else {
         return Verdict::Pass;
     };

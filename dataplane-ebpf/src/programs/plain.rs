@@ -283,6 +283,12 @@ pub(super) fn from_peer(packet: &mut Packet) -> Option<Verdict> {
     if headers.next::<Ethernet>()?.ethertype != ethernet::IPV4 {
         return None;
     }
+    if headers.next::<Ipv4>()?.protocol != [ipv4::UDP] {
+        // The host's own traffic.
+        return Some(Verdict::Pass);
+    }
+    let mut headers = packet.headers();
+    headers.skip(Ethernet::LENGTH);
     let tunnel = headers.next::<TunnelIpv4>()?;
     if !tunnel.is_plain(u16::from_be_bytes(maps::data_path_port())) || tunnel.ethertype != ethernet::IPV4 {
         return None;
