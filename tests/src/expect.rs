@@ -2,7 +2,7 @@
 
 use crate::packet::{Datagram, Mac, Payload, Tunnel};
 use crate::programs::{ALICE, Action, GATEWAY, Lab, Outcome, UPLINK, VNI, VTEP};
-use weft_dataplane::abi::flow::Timeouts;
+use weft_dataplane::abi::flow::{ANSWERED, Timeouts};
 use weft_dataplane::abi::{Counter, Flow, FlowKey, VXLAN_PORT};
 use weft_dataplane::packet::{Header, Ipv4, checksum};
 
@@ -80,7 +80,9 @@ pub fn age_flows(lab: &Lab) {
         aya::maps::Map::HashMap(map).try_into().expect("the pinned map");
     crate::policies::age(lab, crate::differential::SILENCE_SECONDS);
     for (key, mut flow) in lab.flows() {
-        flow.last_seen = flow.last_seen.wrapping_sub(Timeouts::DEFAULT.udp_answered + 1);
+        flow.last_seen = flow
+            .last_seen
+            .wrapping_sub(Timeouts::DEFAULT.udp_answered + Timeouts::DEFAULT.slack(false, ANSWERED) + 1);
         map.insert(key, flow, 0).expect("the pinned map");
     }
 }

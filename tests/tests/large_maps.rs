@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use weft::dataplane::Dataplane;
 use weft_core::reconcile::{Entry, Step};
 use weft_dataplane::abi::{
-    Backend, BackendKey, Flow, FlowKey, MapType, OverlayAddress, Peer, Service, Sizes, V4, flow, front, mapped, service,
+    Backend, BackendKey, Flow, FlowKey, MapType, OverlayAddress, Peer, Service, Sizes, V4, filter, flow, front, mapped,
+    service,
 };
 use weft_tests::programs::{Loaded, VNI, config};
 
@@ -99,7 +100,7 @@ fn a_large_cluster_fits_into_256_mib() {
         services: SERVICES,
         backends: SERVICES * BACKENDS,
         flows: CONNECTIONS,
-        flows6: 16_384,
+        flows6: 8192,
         maglev_parts: 4096,
         loads: 4096,
         affinities: 1024,
@@ -123,6 +124,7 @@ fn a_large_cluster_fits_into_256_mib() {
     for array in [
         flow::RING_NAME,
         flow::RING_NAME6,
+        filter::NAME,
         front::PLACES_NAME,
         front::NODES_NAME,
         front::LINKS_NAME,

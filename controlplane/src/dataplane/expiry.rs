@@ -4,12 +4,14 @@
 //! A new connection that meets only living ones in the ring takes the slot of one of them, and a smaller ring has no slot for some. Such
 //! a connection still ends at its time-out, but nothing would take its entries away.
 
+use super::filter::Filter;
 use super::raw::{Cursor, RawMap, Reads};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use weft_dataplane::abi::filter;
 use weft_dataplane::abi::flow::{self, Timeouts};
 use weft_dataplane::abi::{Flow, FlowKey, Ip, MapType, OverlayAddress, V4, V6};
 
@@ -50,6 +52,7 @@ pub(super) fn member<A: Ip>(members: &OfVip<A>, vip: OverlayAddress<A>, ip: A) -
 pub(super) struct Expiry {
     timeouts: Timeouts,
     tables: [Table; 2],
+    filter: Filter,
 }
 
 #[derive(Debug)]
@@ -63,7 +66,7 @@ struct Table {
 
 impl Expiry {
     /// For the maps that are pinned there.
-    pub(super) fn open(pins: &Path, timeouts: Timeouts, reads: Reads) -> Result<Expiry, ExpiryError> {
+    pub(super) fn open(pins: &Path, timeouts: Timeouts, reads: Reads, filter: Filter) -> Result<Expiry, ExpiryError> {
         let table = |name| {
             let failed = |source| ExpiryError::Map { name, source };
             let map = RawMap::open(&pins.join(name), reads).map_err(failed)?;
@@ -77,14 +80,25 @@ impl Expiry {
         Ok(Expiry {
             timeouts,
             tables: [table(flow::NAME)?, table(flow::NAME6)?],
+            filter,
         })
     }
 
-    /// Goes on with the walks, and has `program` forget what has expired: it looks again, so nothing that lives is lost.
+    /// Goes on with the walks, and has `program` forget what has expired: it looks again, so nothing that lives is lost. A whole walk is what
+    /// the filter needs.
     pub(super) fn step(&mut self, program: &SchedClassifier) -> Result<(), ExpiryError> {
         let [v4, v6] = &mut self.tables;
-        v4.step::<V4>(&self.timeouts, program)?;
-        v6.step::<V6>(&self.timeouts, program)
+        let filter = &mut self.filter;
+        if v4.begins() {
+            filter.begin();
+        }
+        if v4.step::<V4>(&self.timeouts, program, |key| filter.mark(key))? {
+            filter.end().map_err(|source| ExpiryError::Map {
+                name: filter::STATE_NAME,
+                source,
+            })?;
+        }
+        v6.step::<V6>(&self.timeouts, program, |_| ()).map(drop)
     }
 
     /// Has `program` forget the connections to backends that have gone, and says how many there were.
@@ -101,23 +115,35 @@ impl Expiry {
 }
 
 impl Table {
-    fn step<A: Ip>(&mut self, timeouts: &Timeouts, program: &SchedClassifier) -> Result<(), ExpiryError>
+    /// Whether the next step begins a walk.
+    fn begins(&self) -> bool {
+        self.pause == 0 && self.cursor.is_none()
+    }
+
+    /// Goes on with the walk, and hands each key to `seen`; whether that was the end of it.
+    fn step<A: Ip>(
+        &mut self,
+        timeouts: &Timeouts,
+        program: &SchedClassifier,
+        mut seen: impl FnMut(&FlowKey<A>),
+    ) -> Result<bool, ExpiryError>
     where
         FlowKey<A>: MapType,
         Flow<A>: MapType,
     {
         if self.pause > 0 && self.cursor.is_none() {
             self.pause -= 1;
-            return Ok(());
+            return Ok(false);
         }
         let now = now_ticks();
         let mut expired = Vec::new();
         let count = (self.map.shape().max_entries / STEPS).max(LEAST);
         let next = self.map.part(self.cursor.take(), count, |key, value| {
-            if let (Some(flow_key), Some(flow)) = (FlowKey::<A>::from_bytes(key), Flow::<A>::from_bytes(value))
-                && flow.flags & flow::REPLY == 0
-                && flow.is_expired(flow_key.is_tcp(), timeouts, now)
-            {
+            let (Some(flow_key), Some(flow)) = (FlowKey::<A>::from_bytes(key), Flow::<A>::from_bytes(value)) else {
+                return Ok(());
+            };
+            seen(&flow_key);
+            if flow.flags & flow::REPLY == 0 && flow.is_expired(flow_key.is_tcp(), timeouts, now) {
                 expired.push([&[0; flow::SWEEP_HEADER], key].concat());
             }
             Ok(())
@@ -129,7 +155,8 @@ impl Table {
         if self.cursor.is_none() {
             self.pause = STEPS;
         }
-        run(program, &expired)
+        run(program, &expired)?;
+        Ok(self.cursor.is_none())
     }
 
     /// Has `program` forget the connections to whom `stays` says no of.

@@ -16,8 +16,8 @@ use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
     Affinity, Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts,
     MaglevKey, MaglevPart, MaglevTable, MapType, MemberKey, Network, Node, OverlayAddress, Peer, Service, Sizes, V4,
-    V6, affinity, answer, attachment, backend, clamp, counter, endpoint, flow, fragment, front, jump, load, maglev,
-    network, node, peer, scratch, service,
+    V6, affinity, answer, attachment, backend, clamp, counter, endpoint, filter, flow, fragment, front, jump, load,
+    maglev, network, node, peer, scratch, service,
 };
 use weft_diag::{MapDump, MapSummary};
 
@@ -25,7 +25,7 @@ use weft_diag::{MapDump, MapSummary};
 pub const MAX_DUMP_ENTRIES: usize = 10_000;
 
 /// Names of all maps, in the order that diagnostics print them.
-pub(super) const NAMES: [&str; 44] = [
+pub(super) const NAMES: [&str; 46] = [
     attachment::NAME,
     network::NAME,
     clamp::NAME,
@@ -56,6 +56,8 @@ pub(super) const NAMES: [&str; 44] = [
     flow::RING_NAME,
     flow::RING_NAME6,
     flow::HAND_NAME,
+    filter::NAME,
+    filter::STATE_NAME,
     fragment::NAME,
     fragment::NAME6,
     answer::NAME,

@@ -13,11 +13,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
-    ABI_VERSION, MapType, Sizes, attachment, backend, clamp, endpoint, flow, network, node, peer, service,
+    ABI_VERSION, MapType, Sizes, attachment, backend, clamp, endpoint, filter, flow, load, maglev, network, node, peer,
+    service,
 };
 
 /// The maps that the daemon writes; all others are the kernel's. Those of IPv6 have a 6 at their end.
-const CONTROL: [&str; 8] = [
+const CONTROL: [&str; 12] = [
     attachment::NAME,
     network::NAME,
     clamp::NAME,
@@ -26,6 +27,10 @@ const CONTROL: [&str; 8] = [
     node::NAME,
     service::NAME,
     backend::NAME,
+    maglev::TABLES_NAME,
+    maglev::NAME,
+    maglev::MEMBERS_NAME,
+    load::WEIGHTS_NAME,
 ];
 
 fn is_control(map: &str) -> bool {
@@ -430,7 +435,10 @@ impl Takeover {
         let Some(relation) = Relation::of(generation) else {
             return Ok(());
         };
-        for name in names.iter().filter(|name| !is_control(name)) {
+        for name in names
+            .iter()
+            .filter(|name| !is_control(name) && **name != filter::STATE_NAME)
+        {
             let (old_path, new_path) = (self.pins.path(generation).join(name), self.directory().join(name));
             let open = |path: &Path| RawMap::open(path, self.reads).map_err(|source| pins_failed(&self.pins, source));
             let (Some(old), Some(new)) = (open(&old_path)?, open(&new_path)?) else {

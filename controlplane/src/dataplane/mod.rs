@@ -8,6 +8,7 @@ mod convert;
 mod environment;
 mod expiry;
 mod features;
+mod filter;
 mod front;
 mod log;
 mod maps;
@@ -34,6 +35,7 @@ use attach::Attacher;
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use expiry::Expiry;
+use filter::Filter;
 use maps::Maps;
 use migrate::Takeover;
 use pins::Pins;
@@ -127,6 +129,9 @@ pub enum LoadError {
     /// The flow tables could not be opened.
     #[error(transparent)]
     Expiry(#[from] ExpiryError),
+    /// The filter before the flow table could not be opened.
+    #[error("the filter of the flow table cannot be used: {0}")]
+    Filter(#[from] io::Error),
     /// The programs' log could not be opened.
     #[error("the log of the programs cannot be read: {0}")]
     Log(String),
@@ -196,10 +201,11 @@ impl Dataplane {
         directory.keep();
         drop(unfinished);
         let attacher = Attacher::new(&config.pin_directory, features.attach_mode());
-        attacher.replace_all(&mut ebpf)?;
         let map_pins = takeover.directory();
+        let filter = Filter::open(&map_pins, reads)?;
+        attacher.replace_all(&mut ebpf)?;
         takeover.finish(&maps::NAMES);
-        let expiry = Expiry::open(&map_pins, config.timeouts, reads)?;
+        let expiry = Expiry::open(&map_pins, config.timeouts, reads, filter)?;
         Ok(Dataplane {
             ebpf,
             maps,

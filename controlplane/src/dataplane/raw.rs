@@ -6,6 +6,8 @@ use nix::libc;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 /// Commands of bpf(2) (Linux `include/uapi/linux/bpf.h`).
 const BPF_MAP_CREATE: libc::c_int = 0;
@@ -303,6 +305,59 @@ impl RawMap {
         self.data.fd().as_fd().as_raw_fd().cast_unsigned()
     }
 }
+
+/// The words of an array, in this process's memory. Programs write them meanwhile.
+#[derive(Debug)]
+pub(super) struct Words {
+    start: NonNull<AtomicU64>,
+    count: usize,
+}
+
+impl RawMap {
+    /// Maps an array of words that was made for it (`BPF_F_MMAPABLE`, Linux 5.5) into memory.
+    pub(super) fn words(&self) -> io::Result<Words> {
+        self.check(size_of::<u64>(), self.shape.value_bytes, "word")?;
+        let count = self.shape.max_entries as usize;
+        // SAFETY: a new mapping at an address of the kernel's choice, of a map that is open. Needed because bits are set in words that
+        // programs set bits in, too, and a system call can only write a word whole.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                count * size_of::<u64>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                self.data.fd().as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        match NonNull::new(start.cast::<AtomicU64>()) {
+            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Words { start, count }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl std::ops::Deref for Words {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping has so many words, is aligned to a page, stays until this is dropped, and is only accessed atomically, here
+        // as by the programs. Needed because memory that was mapped is no slice yet.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this one's, and no borrow of it is left. Needed to give it back.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.count * size_of::<u64>()) };
+    }
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread. Needed because it is held by a pointer.
+unsafe impl Send for Words {}
+// SAFETY: all access is atomic. Needed because it is held by a pointer.
+unsafe impl Sync for Words {}
 
 /// `union bpf_attr` of the commands on one element.
 #[repr(C)]

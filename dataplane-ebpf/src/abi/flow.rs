@@ -172,6 +172,24 @@ impl Timeouts {
         }
     }
 
+    /// How long after the other direction's entry one entry may say that a packet came, and so how much longer than its time-out a flow
+    /// may last: to touch both at each packet costs more than all else that is done to one.
+    #[inline(always)]
+    pub const fn slack(&self, tcp: bool, flags: u32) -> u32 {
+        (self.of(tcp, flags) >> 3) + TOUCH_TICKS
+    }
+
+    /// Whether, at a packet of an entry that was last touched at `last_seen`, the other direction's is to be touched, too: in the first
+    /// packet of each of the spans into which its slack divides time.
+    #[inline(always)]
+    pub const fn is_twin_due(&self, tcp: bool, flags: u32, last_seen: u32, now: u32) -> bool {
+        let span = self.of(tcp, flags) >> 3;
+        match (now.checked_div(span), last_seen.checked_div(span)) {
+            (Some(this), Some(last)) => this != last,
+            _ => true,
+        }
+    }
+
     /// The one that counts for a flow of these flags.
     #[inline(always)]
     pub const fn of(&self, tcp: bool, flags: u32) -> u32 {
@@ -258,12 +276,16 @@ impl<A: Ip> Flow<A> {
         }
     }
 
-    /// Whether so much time passed at `now` without a packet that the flow is over. A clock that reads a little earlier on another CPU
+    /// Whether so much time passed at `now` without a packet that the flow is over: its time-out and its [slack](Timeouts::slack). A clock that reads a little earlier on another CPU
     /// makes no flow old.
     #[inline(always)]
     pub fn is_expired(&self, tcp: bool, timeouts: &Timeouts, now: u32) -> bool {
         let idle = now.wrapping_sub(self.last_seen);
-        idle < u32::MAX / 2 && idle > timeouts.of(tcp, self.flags)
+        idle < u32::MAX / 2
+            && idle
+                > timeouts
+                    .of(tcp, self.flags)
+                    .saturating_add(timeouts.slack(tcp, self.flags))
     }
 }
 
@@ -347,11 +369,36 @@ mod tests {
             slot: 0,
         };
         let udp = Timeouts::DEFAULT.udp;
+        let udp = udp + Timeouts::DEFAULT.slack(false, 0);
         assert!(!flow(100).is_expired(false, &Timeouts::DEFAULT, 100 + udp));
         assert!(flow(100).is_expired(false, &Timeouts::DEFAULT, 101 + udp));
         assert!(!flow(100).is_expired(false, &Timeouts::DEFAULT, 99));
         assert!(!flow(u32::MAX - 1).is_expired(false, &Timeouts::DEFAULT, 3));
         assert!(flow(u32::MAX - 1).is_expired(false, &Timeouts::DEFAULT, udp));
+    }
+
+    #[test]
+    fn the_other_direction_is_behind_by_its_slack_at_most() {
+        let timeouts = Timeouts::DEFAULT;
+        for (tcp, flags) in [
+            (false, 0),
+            (false, ANSWERED),
+            (true, RESET),
+            (true, ANSWERED | ESTABLISHED),
+        ] {
+            let (mut own, mut other) = (1000, 1000);
+            let step = timeouts.slack(tcp, flags) / 50 + TOUCH_TICKS + 1;
+            for now in (1000..).step_by(step as usize).take(500) {
+                if timeouts.is_twin_due(tcp, flags, own, now) {
+                    other = now;
+                }
+                own = now;
+                assert!(
+                    own - other <= timeouts.slack(tcp, flags),
+                    "{tcp} {flags} at {now}: {other}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod backend;
 pub mod clamp;
 pub mod counter;
 pub mod endpoint;
+pub mod filter;
 pub mod flow;
 pub mod fragment;
 pub mod front;

@@ -8,8 +8,8 @@ use super::maps::FamilyMaps;
 use super::members::MemberMaps;
 use super::quoted::{self, Quoted};
 use super::verdict::Verdict;
-use super::{answer, answer6, translate};
-use weft_dataplane::abi::{Attachment, Counter, Flow, Ip, V4, V6, jump};
+use super::{answer, answer6, filter, translate};
+use weft_dataplane::abi::{Attachment, Counter, Flow, FlowKey, Ip, V4, V6, jump};
 use weft_dataplane::packet::{Header, Ipv4, Ipv6, Ports, ethernet, hash, ipv4, ipv6};
 
 /// IPv4.
@@ -65,6 +65,8 @@ pub(super) trait Family: FamilyMaps<Ip: Ip> + MemberMaps + Copy + 'static {
     fn hash(datagram: &Datagram<Self::Ip>) -> u32 {
         Self::hash_of(datagram.source, datagram.destination, datagram.ports, datagram.protocol)
     }
+    /// A connection with this key is in the table now: whoever asks the filter before the table must be told so.
+    fn know(key: &FlowKey<Self::Ip>);
     /// Reads the packet that starts `offset` bytes after the start of the frame and reaches to its end into a new `datagram`: in its place,
     /// because the verifier refuses some of the ways in which the compiler copies one.
     fn read(packet: &mut Packet, offset: usize, datagram: &mut Datagram<Self::Ip>) -> Result<(), Counter>;
@@ -105,6 +107,11 @@ impl Family for Inet {
     #[inline(always)]
     fn is_group(ip: &V4) -> bool {
         ip[0] >= 224
+    }
+
+    #[inline(always)]
+    fn know(key: &FlowKey<V4>) {
+        filter::know(key);
     }
 
     #[inline(always)]
@@ -194,6 +201,9 @@ impl Family for Inet6 {
     fn is_group(ip: &V6) -> bool {
         ip.is_multicast()
     }
+
+    #[inline(always)]
+    fn know(_key: &FlowKey<V6>) {}
 
     #[inline(always)]
     fn hash_of(source: V6, destination: V6, ports: Ports, protocol: u8) -> u32 {

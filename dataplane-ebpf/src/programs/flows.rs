@@ -70,10 +70,14 @@ pub(super) fn remember<F: Family>(key: &FlowKey<F::Ip>, flow: &Flow<F::Ip>) -> b
     scratch.twin_key = key.twin(flow);
     // A client that is its own backend and talks from a port to the same port: one entry serves both directions.
     if scratch.twin_key == *key {
+        F::know(key);
         return true;
     }
     scratch.twin = flow.twin(key);
     if F::put_flow(&scratch.twin_key, &scratch.twin) {
+        // Only now: whoever clears bits looks for connections afterwards.
+        F::know(key);
+        F::know(&scratch.twin_key);
         return true;
     }
     F::remove_flow(key);
@@ -104,7 +108,11 @@ pub(super) fn note<F: Family>(key: &FlowKey<F::Ip>, found: &Found<F::Ip>, bits: 
     if news == 0 && now.wrapping_sub(flow.last_seen) <= TOUCH_TICKS {
         return 0;
     }
+    let last_seen = flow.last_seen;
     found.entry.see(now);
+    if news == 0 && !maps::timeouts().is_twin_due(key.is_tcp(), flow.flags, last_seen, now) {
+        return 0;
+    }
     found.entry.add(news);
     let Some(scratch) = F::scratch() else { return news };
     scratch.twin_key = key.twin(flow);

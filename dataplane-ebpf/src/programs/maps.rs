@@ -517,6 +517,23 @@ unsafe fn atomic_or(word: *mut u32, bits: u32) {
     }
 }
 
+/// Sets bits of a word of eight bytes.
+///
+/// # Safety
+///
+/// The word is in a map's entry and aligned.
+#[inline(always)]
+pub(super) unsafe fn atomic_or_64(word: *mut u64, bits: u64) {
+    // SAFETY: as in `add`.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)(r1 + 0) |= r2",
+            in("r2") bits,
+            in("r1") word,
+        );
+    }
+}
+
 /// Whether one more ICMP error may be sent to the container behind `ifindex`; if so it is on the account. Two processors at once may
 /// send one more.
 #[inline(always)]

@@ -9,6 +9,7 @@ mod datagram;
 mod decap;
 mod encap;
 mod family;
+mod filter;
 mod flows;
 mod frame;
 mod helper;

@@ -7,6 +7,7 @@
 use super::cursor::Packet;
 use super::encap::{self, ECN};
 use super::family::Inet;
+use super::filter;
 use super::flows;
 use super::helper::{self, Refused};
 use super::maps::{self, FamilyMaps};
@@ -141,6 +142,7 @@ impl Plain {
     #[inline(always)]
     fn may_be_beside(&self, flags: u16) -> bool {
         flags & peer::BACKEND != 0
+            && filter::may_know(&self.key)
             && (Inet::flow(&self.key).is_some()
                 || (self.protocol == u32::from(ipv4::UDP) || transport::opens(self.tcp_flags as u8))
                     && Inet::flow(&self.key.opposite()).is_some())
@@ -301,7 +303,12 @@ pub(super) fn from_peer(packet: &mut Packet) -> Option<Verdict> {
     if peer.vtep != mapped(source) {
         return None;
     }
-    let flow = match Inet::flow(&plain.key) {
+    let entry = if filter::may_know(&plain.key) {
+        Inet::flow(&plain.key)
+    } else {
+        None
+    };
+    let flow = match entry {
         None => None,
         Some(entry) => {
             let now = helper::now_ticks();
