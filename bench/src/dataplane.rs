@@ -112,6 +112,11 @@ pub fn put<K: Pod, V: Pod>(object: &mut Ebpf, name: &str, key: K, value: V) -> R
     map.insert(key, value, 0).context(|| format!("map {name:?}"))
 }
 
+/// Puts a half of the filter before the flow table in force.
+pub fn set_filter(object: &mut Ebpf, half: u32) -> Result<()> {
+    set_slot(object, abi::filter::STATE_NAME, 0, half)
+}
+
 /// Writes a slot of a front, as the daemon does.
 fn set_slot<S: Pod>(object: &mut Ebpf, name: &str, slot: u32, content: S) -> Result<()> {
     let map = object

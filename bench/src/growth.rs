@@ -18,8 +18,8 @@ use aya::maps::{Map, MapData};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 use weft_dataplane::abi::{
-    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, Sizes, V6, mapped, peer,
-    program,
+    self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, Sizes, V6, mapped,
+    peer, program,
 };
 
 /// How large it is.
@@ -174,6 +174,9 @@ pub fn measure(options: &Options) -> Result<Growth> {
         ..spread(FIRST_VIP, size.services, size.ports)
     };
     send(connections, all_connections).context(|| format!("opening {connections} connections"))?;
+    // All connections came after the load, so both halves of the filter know them: what the daemon finds out by a walk.
+    dataplane::set_filter(&mut near, abi::filter::FIRST)?;
+    dataplane::set_filter(&mut far, abi::filter::FIRST)?;
     let cases = [
         (
             KEYS[0],

@@ -108,12 +108,19 @@ pub(super) fn note<F: Family>(key: &FlowKey<F::Ip>, found: &Found<F::Ip>, bits: 
     if news == 0 && now.wrapping_sub(flow.last_seen) <= TOUCH_TICKS {
         return 0;
     }
+    touch::<F>(key, found.entry, news, now)
+}
+
+/// Notes what is new of a connection, at a packet that comes now, in both directions' entries as far as it is due; what was new.
+#[inline(never)]
+fn touch<F: Family>(key: &FlowKey<F::Ip>, entry: FlowEntry<F::Ip>, news: u32, now: u32) -> u32 {
+    let flow = entry.get();
     let last_seen = flow.last_seen;
-    found.entry.see(now);
+    entry.see(now);
     if news == 0 && !maps::timeouts().is_twin_due(key.is_tcp(), flow.flags, last_seen, now) {
         return 0;
     }
-    found.entry.add(news);
+    entry.add(news);
     let Some(scratch) = F::scratch() else { return news };
     scratch.twin_key = key.twin(flow);
     if let Some(twin) = F::flow(&scratch.twin_key) {
