@@ -3,14 +3,17 @@
 use crate::error::{Context, Error, Result};
 use crate::object;
 use crate::options::Options;
-use aya::maps::{Array, HashMap, ProgramArray};
+use aya::maps::{Array, HashMap, MapData, ProgramArray};
 use aya::{Ebpf, EbpfLoader, Pod};
 use aya_obj::generated::{
     BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
     BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
 };
+use std::path::PathBuf;
 use weft_dataplane::abi::front::{self, LinkSlot, NodeSlot, PlaceSlot};
-use weft_dataplane::abi::{self, Attachment, Endpoint, Node, OverlayAddress, Peer, Service, Sizes, V6, global, jump};
+use weft_dataplane::abi::{
+    self, Attachment, Endpoint, Flow, FlowKey, Node, OverlayAddress, Peer, Service, Sizes, V6, global, jump,
+};
 
 /// Loads weft's object with the default port, and the programs that others go on in.
 pub fn load(options: &Options) -> Result<Ebpf> {
@@ -60,11 +63,34 @@ fn read(options: &Options) -> Result<Vec<u8>> {
     std::fs::read(path).context(|| format!("cannot read {} (cargo xtask build-ebpf makes it)", path.display()))
 }
 
+/// A map that a loader finds by its pin. The pin is removed when this is dropped.
+struct Pinned(PathBuf);
+
+impl Pinned {
+    /// A map of IPv4 connections that has its memory from the start, as `preallocate-flows` makes it.
+    fn flows(entries: u32) -> Result<Pinned> {
+        let path = PathBuf::from(format!("/sys/fs/bpf/weft-bench-{}-flows", std::process::id()));
+        let map = HashMap::<MapData, FlowKey, Flow>::create(entries, 0)
+            .context(|| "cannot make a map of connections".to_owned())?;
+        map.pin(&path).context(|| format!("cannot pin {}", path.display()))?;
+        Ok(Pinned(path))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // Nothing can be done about a pin that stays; the next run of this process id says so.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// [`load`] with maps of these sizes, and connections that last.
 pub fn load_sized(options: &Options, sizes: &Sizes) -> Result<Ebpf> {
     const LONG: u32 = abi::flow::ticks_of_seconds(24 * 3600);
     let bytes = read(options)?;
+    let flows = Pinned::flows(sizes.flows * 2)?;
     let mut loader = EbpfLoader::new();
+    loader.map_pin_path(abi::flow::NAME, &flows.0);
     for (map, entries) in sizes.maps() {
         loader.map_max_entries(map, entries);
     }

@@ -42,7 +42,7 @@ impl Size {
             services: self.services,
             backends: self.services * self.backends_each,
             flows: self.services * self.ports,
-            flows6: 16_384,
+            flows6: 8192,
             maglev_parts: 4096,
             loads: 4096,
             affinities: 1024,
