@@ -170,6 +170,8 @@ const CALL: u8 = 0x85;
 const PSEUDO_CALL: u8 = 1;
 /// The frame pointer.
 const R10: u8 = 10;
+/// A function's stack is counted in units of so many bytes, and one at least, even where it has none.
+const FRAME: u64 = 32;
 
 fn stack(linked: &Function) -> u32 {
     let code = &linked.instructions;
@@ -204,8 +206,8 @@ fn deepest(code: &[bpf_insn], starts: &BTreeSet<usize>, start: usize) -> u32 {
             _ => {}
         }
     }
-    // A frame is made of whole words.
-    lowest.unsigned_abs().next_multiple_of(8) as u32 + called
+    // As kernels before 6.8 count it; later ones count less.
+    lowest.unsigned_abs().max(1).next_multiple_of(FRAME) as u32 + called
 }
 
 #[cfg(test)]
@@ -230,8 +232,8 @@ mod tests {
             instruction(0x7b, R10, 1, -12, 0),
             instruction(0x95, 0, 0, 0, 0),
         ];
-        assert_eq!(deepest(&code, &[0, 6].into(), 0), 40 + 16);
-        assert_eq!(deepest(&code, &[0, 6].into(), 6), 16);
+        assert_eq!(deepest(&code, &[0, 6].into(), 0), 64 + 32);
+        assert_eq!(deepest(&code, &[0, 6].into(), 6), 32);
     }
 
     #[test]

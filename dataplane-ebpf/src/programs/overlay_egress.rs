@@ -206,7 +206,7 @@ fn send_or_go<F: Family>(
     }
 }
 
-#[inline(never)]
+#[inline(always)]
 fn to_endpoint<F: Family>(
     packet: &mut Packet,
     attachment: &Attachment,
