@@ -11,7 +11,7 @@ use weft_tests::story::{Cluster, NETWORK, SOON, dns, wait_names};
 use weft_tests::traffic::{Chat, TcpEcho};
 
 /// How many restarts, kills and upgrades; `WEFT_HITLESS=50,20,10` in the environment says otherwise.
-const SHORT: [u32; 3] = [3, 2, 1];
+const SHORT: [u32; 3] = [3, 2, 2];
 
 /// Datagrams a second, half of them to the virtual IP.
 const RATE: u64 = 20_000;

@@ -5,7 +5,7 @@
 
 use weft_core::wanted::MapContents;
 #[cfg(feature = "next-abi")]
-use weft_dataplane::abi::{FlowKey, V4, V6, flow, scratch};
+use weft_dataplane::abi::{FlowKey, V4, V6, flow};
 
 /// An entry of a map, as bytes.
 pub(super) type Bytes = (Vec<u8>, Vec<u8>);
@@ -53,9 +53,6 @@ pub(super) const FROM: &[From] = &[From {
         (flow::NAME6, |key, value| {
             Some((grown(key, size_of::<FlowKey<V6>>()), value.to_vec()))
         }),
-        // Nothing in them outlives a packet.
-        (scratch::NAME, |_, _| None),
-        (scratch::NAME6, |_, _| None),
         (flow::RING_NAME, |key, value| {
             Some((key.to_vec(), grown(value, size_of::<FlowKey<V4>>())))
         }),

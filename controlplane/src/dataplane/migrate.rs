@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
     ABI_VERSION, MapType, Sizes, attachment, backend, clamp, endpoint, filter, flow, load, maglev, network, node, peer,
-    service,
+    scratch, service,
 };
 
 /// The maps that the daemon writes; all others are the kernel's. Those of IPv6 have a 6 at their end.
@@ -35,6 +35,11 @@ const CONTROL: [&str; 12] = [
 
 fn is_control(map: &str) -> bool {
     CONTROL.contains(&map.trim_end_matches('6'))
+}
+
+/// Whether nothing in the map outlives a packet.
+fn is_scratch(map: &str) -> bool {
+    [scratch::NAME, scratch::NEW_FLOW_NAME, scratch::CHOICE_NAME].contains(&map.trim_end_matches('6'))
 }
 
 /// Why pinned maps could not be taken over. They, and the programs that use them, are as they were.
@@ -298,7 +303,7 @@ impl Takeover {
                 shared.push((old_path, new_path, new.refers_to_programs()));
                 continue;
             }
-            if relation.makes_control_anew() && is_control(name) || !new.is_copied() {
+            if relation.makes_control_anew() && is_control(name) || is_scratch(name) || !new.is_copied() {
                 changed = true;
                 continue;
             }
@@ -435,10 +440,8 @@ impl Takeover {
         let Some(relation) = Relation::of(generation) else {
             return Ok(());
         };
-        for name in names
-            .iter()
-            .filter(|name| !is_control(name) && **name != filter::STATE_NAME)
-        {
+        let is_kept = |name: &str| !is_control(name) && !is_scratch(name) && name != filter::STATE_NAME;
+        for name in names.iter().filter(|name| is_kept(name)) {
             let (old_path, new_path) = (self.pins.path(generation).join(name), self.directory().join(name));
             let open = |path: &Path| RawMap::open(path, self.reads).map_err(|source| pins_failed(&self.pins, source));
             let (Some(old), Some(new)) = (open(&old_path)?, open(&new_path)?) else {

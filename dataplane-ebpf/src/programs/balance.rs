@@ -496,6 +496,6 @@ fn follow_direct<F: Family>(
         // The answer of a backend to its client.
         return Ok(None);
     }
-    flows::note::<F>(key, found, datagram.tcp_flags, now);
+    flows::follow_direct::<F>(key, found.entry, datagram.tcp_flags, now);
     Ok(Some(found.flow))
 }

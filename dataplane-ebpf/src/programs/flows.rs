@@ -16,7 +16,8 @@ use weft_dataplane::packet::transport::{ACK, FIN, RST, SYN};
 /// A connection, found.
 #[derive(Clone, Copy)]
 pub(super) struct Found<A: Ip> {
-    entry: FlowEntry<A>,
+    /// Its entry.
+    pub(super) entry: FlowEntry<A>,
     /// What becomes of its packets.
     pub(super) flow: &'static Flow<A>,
 }
@@ -100,9 +101,16 @@ pub(super) fn follow_bits<F: Family>(key: &FlowKey<F::Ip>, found: &Found<F::Ip>,
     }
 }
 
-/// [`follow`], of a connection that is in no load; what is new in its state.
+/// [`follow`], of a connection that is in no load. A whole word comes back, because the verifier wants every bit of it defined.
+#[inline(never)]
+pub(super) fn follow_direct<F: Family>(key: &FlowKey<F::Ip>, entry: FlowEntry<F::Ip>, bits: u8, now: u32) -> u32 {
+    let flow = entry.get();
+    note::<F>(key, &Found { entry, flow }, bits, now)
+}
+
+/// What a packet says of its connection, in both entries as far as it is due; what is new in its state.
 #[inline(always)]
-pub(super) fn note<F: Family>(key: &FlowKey<F::Ip>, found: &Found<F::Ip>, bits: u8, now: u32) -> u32 {
+fn note<F: Family>(key: &FlowKey<F::Ip>, found: &Found<F::Ip>, bits: u8, now: u32) -> u32 {
     let flow = found.flow;
     let news = state(bits, flow.flags, key.is_tcp()) & !flow.flags;
     if news == 0 && now.wrapping_sub(flow.last_seen) <= TOUCH_TICKS {
@@ -112,12 +120,12 @@ pub(super) fn note<F: Family>(key: &FlowKey<F::Ip>, found: &Found<F::Ip>, bits: 
 }
 
 /// Notes what is new of a connection, at a packet that comes now, in both directions' entries as far as it is due; what was new.
-#[inline(never)]
+#[inline(always)]
 fn touch<F: Family>(key: &FlowKey<F::Ip>, entry: FlowEntry<F::Ip>, news: u32, now: u32) -> u32 {
     let flow = entry.get();
-    let last_seen = flow.last_seen;
+    let both = news != 0 || maps::timeouts().is_twin_due(key.is_tcp(), flow.flags, flow.last_seen, now);
     entry.see(now);
-    if news == 0 && !maps::timeouts().is_twin_due(key.is_tcp(), flow.flags, last_seen, now) {
+    if !both {
         return 0;
     }
     entry.add(news);

@@ -21,7 +21,7 @@ pub(super) fn from_client<F: Family>(
     };
     // The quoted packet went the other way.
     let key = quoted.datagram.flow_key(attachment.vni).opposite();
-    let Some(found) = flows::find::<F>(&key, helper::now_ticks()) else {
+    let Some(found) = flows::find_alive::<F>(&key, helper::now_ticks()) else {
         return Err(Counter::DropVipProtocol);
     };
     let flow = found.flow;
@@ -53,7 +53,7 @@ pub(super) fn from_backend<F: Family>(
         return Ok(());
     };
     let key = quoted.datagram.flow_key(vni).opposite();
-    let Some(found) = flows::find::<F>(&key, helper::now_ticks()) else {
+    let Some(found) = flows::find_alive::<F>(&key, helper::now_ticks()) else {
         return Ok(());
     };
     let flow = found.flow;

@@ -1,7 +1,7 @@
 //! ICMP errors about balanced connections: the packet that one quotes is translated with it (RFC 792, RFC 5508 section 4).
 
 use super::read::{Ipv4, TCP, UDP, array, update, word};
-use super::service::{self, Place, find, locate};
+use super::service::{self, Place, alive, locate};
 use super::{Attachment, Change, End, Way, World, error};
 use weft_dataplane::abi::Counter;
 
@@ -66,7 +66,7 @@ pub(super) fn from_client(world: &mut World, attachment: &Attachment, frame: &[u
         return dropped(Counter::DropVipProtocol);
     };
     let way = quoted.opposite();
-    let Some(change) = find(world, way) else {
+    let Some(change) = alive(world, way) else {
         return dropped(Counter::DropVipProtocol);
     };
     if change.reply || packet.destination != way.destination.0 {
@@ -93,7 +93,7 @@ pub(super) fn from_backend(world: &mut World, vni: u32, frame: &[u8], packet: &I
         return frame;
     };
     let way = quoted.opposite();
-    let Some(change) = find(world, way).filter(|change| change.reply) else {
+    let Some(change) = alive(world, way).filter(|change| change.reply) else {
         return frame;
     };
     quoted.rewrite(&mut frame, packet, &change);

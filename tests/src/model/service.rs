@@ -169,6 +169,12 @@ fn is_over(protocol: u8, change: &Change) -> bool {
     change.stale && (protocol == UDP || !change.established || ended)
 }
 
+/// The connection of a packet that is quoted, if it is not over.
+pub(super) fn alive(world: &World, way: Way) -> Option<Change> {
+    let change = world.connections.get(&way)?;
+    (!is_over(way.protocol, change)).then_some(*change)
+}
+
 /// The connection of a packet; one that is over is forgotten.
 pub(super) fn find(world: &mut World, way: Way) -> Option<Change> {
     let change = *world.connections.get(&way)?;
