@@ -161,12 +161,29 @@ async fn advertise_address(config: &Config, netlink: &Netlink) -> Result<IpAddr,
 }
 
 async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32) -> Result<Dataplane, String> {
+    if !dataplane::wants_encap_device(&config.features).map_err(|error| error.to_string())? {
+        let dataplane = attach_dataplane(config, uplink, None)?;
+        ensure_receive_offload(config, netlink).await;
+        return Ok(dataplane);
+    }
+    // The programs are told its index as they are loaded.
+    let device = netlink.ensure_encap_device(config.data_path_port).await;
+    let device = device.map_err(|error| format!("features \"encap=collect_md\": {error}"))?;
+    let attached = attach_dataplane(config, uplink, Some(device.ifindex));
+    if attached.is_err() && device.created {
+        netlink.remove_gro_device().await.map_err(|error| error.to_string())?;
+    }
+    attached
+}
+
+fn attach_dataplane(config: &Config, uplink: u32, encap_device: Option<u32>) -> Result<Dataplane, String> {
     let mut dataplane = Dataplane::load(&dataplane::Config {
         object: config.bpf_object.clone(),
         pin_directory: config.bpf_pin_dir.clone(),
         data_path_port: config.data_path_port,
         log_drops: config.log_level == LOG_DROPS_AT,
         features: config.features,
+        encap_device,
         timeouts: config.timeouts.seconds_in_ticks(),
         sizes: config.sizes,
     })
@@ -179,6 +196,10 @@ async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32) -> Resu
     dataplane
         .attach(Hook::Uplink, uplink)
         .map_err(|error| error.to_string())?;
+    Ok(dataplane)
+}
+
+async fn ensure_receive_offload(config: &Config, netlink: &Netlink) {
     match netlink.ensure_gro_device(config.data_path_port).await {
         Ok(GroDevice::AlreadyServed { name }) => tracing::info!(
             "UDP port {} is also that of the vxlan device {name:?}: it keeps its VNIs, and packets of weft's never get there",
@@ -188,7 +209,6 @@ async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32) -> Resu
         // Without it packets still flow, one by one.
         Err(error) => tracing::warn!(%error, "no receive offload of VXLAN, bulk traffic will be slower"),
     }
-    Ok(dataplane)
 }
 
 /// Each forwarded DNS query holds a descriptor; the usual soft limit of 1024 is for programs that use `select`.

@@ -9,8 +9,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use weft::netlink::{
-    EndpointLinkSpec, GRO_DEVICE, GroDevice, Netlink, NetlinkError, RouteError, UnderlayRoute, host_interface_name,
-    watch_underlay,
+    EncapDevice, EndpointLinkSpec, GRO_DEVICE, GroDevice, Netlink, NetlinkError, RouteError, UnderlayRoute,
+    host_interface_name, watch_underlay,
 };
 use weft::netns::Netns;
 use weft_core::id::{EndpointId, MacAddress};
@@ -285,6 +285,7 @@ mod gro {
             assert!(host.exec("ss -lun").contains("0.0.0.0:4789"));
             let shown = host.ip(&format!("-d link show {GRO_DEVICE}"));
             assert!(shown.contains("external vnifilter") && shown.contains(",UP"), "{shown}");
+            assert!(shown.contains(" mtu 65535 "), "{shown}");
             let moved = netlink.ensure_gro_device(4790).await.unwrap();
             assert!(matches!(moved, GroDevice::Created { .. }), "{moved:?}");
             let sockets = host.exec("ss -lun");
@@ -308,6 +309,17 @@ mod gro {
             let served = netlink.ensure_gro_device(4789).await.unwrap();
             assert_eq!(served, GroDevice::AlreadyServed { name: "vx0".into() });
             assert_eq!(netlink.link_by_name(GRO_DEVICE).await.unwrap(), None);
+            let error = netlink.ensure_encap_device(4789).await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                r#"UDP port 4789 is that of the vxlan device "vx0": remove it, or choose another data-path-port"#
+            );
+            let ours = netlink.ensure_encap_device(4790).await.unwrap();
+            assert!(ours.created);
+            assert_eq!(
+                netlink.ensure_encap_device(4790).await.unwrap(),
+                EncapDevice { created: false, ..ours }
+            );
         });
     }
 

@@ -35,6 +35,7 @@ pub fn config() -> Config {
         data_path_port: VXLAN_PORT,
         log_drops: false,
         features: Forced::default(),
+        encap_device: None,
         timeouts: Timeouts::DEFAULT,
         sizes: Sizes::DEFAULT,
     }
@@ -269,6 +270,13 @@ impl Lab {
     /// Changes the maps.
     pub fn apply(&mut self, steps: &[Step]) {
         self.dataplane.apply(steps).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Attaches a program to one of its interfaces, for real packets.
+    pub fn attach(&mut self, hook: Hook, ifindex: u32) {
+        let dataplane = &mut self.dataplane;
+        let attached = self.namespace.enter(|| dataplane.attach(hook, ifindex));
+        attached.unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// A packet that Alice's container sends.

@@ -7,6 +7,7 @@ use aya_obj::generated::bpf_insn;
 use aya_obj::{Function, Object};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use weft_dataplane::abi::global;
 
 /// What a program may cost at most.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +28,8 @@ pub const BUDGET: Budget = Budget {
     stack: 512,
 };
 
-/// How the programs are loaded: the name of the way, and the level of their logs.
-const WAYS: [(&str, u8); 2] = [("", 1), (" with logs", 5)];
+/// How the programs are loaded: the name of the way, the level of their logs, and the device that encapsulates.
+const WAYS: [(&str, u8, u32); 3] = [("", 1, 0), (" with logs", 5, 0), (" with a device", 1, 1)];
 
 /// What a program costs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +75,10 @@ impl fmt::Display for Cost {
 pub fn costs(object: &[u8]) -> Vec<Cost> {
     let stacks = stacks(object);
     let (mut costs, mut refusals) = (Vec::new(), Vec::new());
-    for (way, level) in WAYS {
+    for (way, level, device) in WAYS {
         let mut loader = EbpfLoader::new();
         loader.override_global(LOG_LEVEL, &level, false);
+        loader.override_global(global::ENCAP_DEVICE, &device, false);
         let mut ebpf: Ebpf = loader.load(object).unwrap_or_else(|error| panic!("{error}"));
         let mut programs: Vec<(&str, &mut Program)> = ebpf.programs_mut().collect();
         programs.sort_by_key(|(name, _)| *name);

@@ -1,5 +1,6 @@
 //! Containers of three hosts reach each other, directly and through services.
 
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use weft_tests::rig::{Container, Error, Result};
@@ -45,6 +46,39 @@ fn containers_reach_each_other_on_one_host_and_across() -> Result<()> {
         for size in [1, 1400, FRAGMENTED] {
             equal(traffic(udp_ask(&alice, server, size))?, b"echo".to_vec())?;
         }
+    }
+    Ok(())
+}
+
+/// Changed by a restart, on one node and then on the other.
+#[test]
+fn a_vxlan_device_encapsulates_where_that_is_wanted() -> Result<()> {
+    let mut cluster = Cluster::start(2)?;
+    let alice = cluster.container(0, "alice", None)?;
+    let bob = cluster.container(1, "bob", None)?;
+    wait_names(&alice, "bob", &[bob.address()?])?;
+    for host in 0..2 {
+        let at = &mut cluster.rig.hosts[host];
+        at.set("features", json!({"encap": "collect_md"}))?;
+        // The second restart finds the device there.
+        for _ in 0..2 {
+            at.stop()?;
+            at.start()?;
+        }
+        let told = at.weft(&["info"])?;
+        assert!(told.contains(" encap: collect_md (as configured)"), "{told}");
+        let device = || at.run("ip", &["-o", "-s", "link", "show", "weft-gro"]);
+        let before = device()?;
+        for (from, to) in [(&alice, &bob), (&bob, &alice)] {
+            let server = SocketAddr::from((to.address()?, 7000));
+            for size in [0, FULL_MTU, FRAGMENTED] {
+                equal(traffic(ping(from, to.address()?, size))?, to.address()?)?;
+            }
+            traffic(tcp_both_ways(to, server, from, server, BULK))?;
+            let _echo = UdpEcho::start(to, server, b"echo");
+            equal(traffic(udp_ask(from, server, FRAGMENTED))?, b"echo".to_vec())?;
+        }
+        assert_ne!(device()?, before, "nothing went through it");
     }
     Ok(())
 }

@@ -189,6 +189,15 @@ fn ports_in_use_are_named() -> Result<()> {
         &["gossip-port", "TCP 192.168.50.1:7946", "in use", "choose another"],
     );
     drop(tcp);
+    // Without a device that encapsulates, VXLAN's port could be anybody's: only packets merged on receive would be missed.
+    let data_path = enter(host.netns(), || UdpSocket::bind("0.0.0.0:4789")).expect("the port is free");
+    host.set("features", json!({"encap": "collect_md"}))?;
+    refused(
+        &mut weftd(host, &[]),
+        &["encap=collect_md", "UDP port 4789", "in use", "ss -lunp"],
+    );
+    host.set("features", Value::Null)?;
+    drop(data_path);
     assert_eq!(traces(host), clean);
     host.start()?;
 

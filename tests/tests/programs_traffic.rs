@@ -24,6 +24,7 @@ const TEN_MEGABYTES: usize = 10 * MEGABYTE;
 type Ways = &'static [(&'static str, &'static str)];
 const DEFAULT: Ways = &[];
 const CLSACT: Ways = &[("attach", "clsact")];
+const DEVICE: (&str, &str) = ("encap", "collect_md");
 
 /// A station of the overlay: its namespace, its MAC and its address.
 struct Container {
@@ -87,6 +88,15 @@ impl Container {
     }
 }
 
+/// What the programs hand packets to that they do not encapsulate themselves, as the daemon makes it.
+fn encap_device(host: &Namespace) -> u32 {
+    host.ip(&format!(
+        "link add weft-gro type vxlan external vnifilter nolearning dstport {VXLAN_PORT}"
+    ));
+    host.ip("link set weft-gro up");
+    host.ifindex("weft-gro")
+}
+
 /// A node: its namespace, its underlay address and its programs. The programs go before the namespace.
 struct Host {
     dataplane: Loaded,
@@ -98,6 +108,7 @@ impl Host {
     fn new(namespace: Namespace, address: [u8; 4], ways: Ways) -> Self {
         let mut config = config();
         config.features = Forced::only(ways).unwrap();
+        config.encap_device = ways.contains(&DEVICE).then(|| encap_device(&namespace));
         let mut host = Host {
             dataplane: Loaded::new(&config),
             namespace,
@@ -166,8 +177,16 @@ impl Host {
     }
 
     fn add_peer(&mut self, container: &Container, vtep: [u8; 4]) {
+        self.add_peer_over(
+            container,
+            (mapped(self.address), mapped(vtep)),
+            UNDERLAY_MTU,
+            node::IPV4,
+        );
+    }
+
+    fn add_peer_over(&mut self, container: &Container, (source, vtep): (V6, V6), mtu: u32, family: u32) {
         let ifindex = self.namespace.ifindex("uplink");
-        let (vtep, source) = (mapped(vtep), mapped(self.address));
         let peer = Peer {
             vtep,
             mac: container.mac,
@@ -180,8 +199,8 @@ impl Host {
                     next_hop: vtep,
                     source,
                     ifindex,
-                    mtu: UNDERLAY_MTU,
-                    family: node::IPV4,
+                    mtu,
+                    family,
                     padding: 0,
                 },
             ),
@@ -365,6 +384,7 @@ fn every_way_that_can_be_forced_carries_traffic() {
     const ALL: Ways = &[
         ("attach", "clsact"),
         ("handover", "redirect"),
+        DEVICE,
         ("decap-l3", "change_proto"),
         ("csum-ipv6", "plain"),
         ("map-reads", "single"),
@@ -372,6 +392,7 @@ fn every_way_that_can_be_forced_carries_traffic() {
     const REDIRECT: Ways = &[("handover", "redirect")];
     for ways in [
         REDIRECT,
+        &[DEVICE],
         &[("decap-l3", "change_proto")],
         &[("csum-ipv6", "plain")],
         ALL,
@@ -397,6 +418,40 @@ fn every_way_that_can_be_forced_carries_traffic() {
             all_kinds_of_ipv6_traffic(&hosts, &alice, other, other.ip, MEGABYTE);
         }
         all_kinds_of_ipv6_traffic(&hosts, &alice, &bob, VIP, MEGABYTE);
+    }
+}
+
+#[test]
+fn a_device_encapsulates_over_ipv6_too() {
+    /// The overlay's, and what IPv6, UDP, VXLAN and Ethernet add.
+    const MTU: u32 = OVERLAY_MTU + 70;
+    const WITH_DEVICE: Ways = &[DEVICE];
+    // One of the two may encapsulate itself.
+    for second_ways in [WITH_DEVICE, DEFAULT] {
+        let (first, second) = two_hosts();
+        for (host, address) in [(&first, UNDERLAY[0]), (&second, UNDERLAY[1])] {
+            host.ip(&format!("link set uplink mtu {MTU}"));
+            host.enter(|| {
+                std::fs::write("/proc/sys/net/ipv6/conf/uplink/disable_ipv6", "0").expect("a kernel with IPv6");
+            });
+            let address = Ipv6Addr::from(ip6(address).octets());
+            host.ip(&format!("addr add {address}/64 dev uplink nodad"));
+        }
+        let mut first = Host::new(first, UNDERLAY[0], WITH_DEVICE);
+        let mut second = Host::new(second, UNDERLAY[1], second_ways);
+        let (alice, bob) = (
+            Container::new(&first.namespace, 2),
+            Container::new(&second.namespace, 3),
+        );
+        first.add_endpoint(&alice);
+        second.add_endpoint(&bob);
+        let [one, other] = UNDERLAY.map(ip6);
+        first.add_peer_over(&bob, (one, other), MTU, node::IPV6);
+        second.add_peer_over(&alice, (other, one), MTU, node::IPV6);
+        let hosts = [&first, &second];
+        all_kinds_of_traffic(&hosts, &alice, &bob, TEN_MEGABYTES);
+        all_kinds_of_ipv6_traffic(&hosts, &alice, &bob, bob.ip, TEN_MEGABYTES);
+        all_kinds_of_ipv6_traffic(&hosts, &bob, &alice, alice.ip, TEN_MEGABYTES);
     }
 }
 

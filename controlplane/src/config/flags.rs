@@ -66,7 +66,8 @@ pub struct Flags {
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// What of the kernel is used, whatever a trial says of it; may be given again: attach=tcx|clsact,
-    /// handover=redirect_peer|redirect, decap-l3=flag|change_proto, csum-ipv6=flag|plain, map-reads=batch|single
+    /// handover=redirect_peer|redirect, encap=adjust_room|collect_md, decap-l3=flag|change_proto,
+    /// csum-ipv6=flag|plain, map-reads=batch|single
     /// [default: what the trial says]
     #[arg(long, value_name = "NAME=CHOICE")]
     pub features: Vec<String>,

@@ -18,6 +18,8 @@ pub enum Feature {
     Attach,
     /// How packets are handed to containers: into the namespace at once, or through the queue of the veth.
     Handover,
+    /// Who encapsulates packets to peers: the programs, or a vxlan device in external mode.
+    Encap,
     /// How a packet is taken out of one of the other family: at once, or made one of the other family before.
     DecapL3,
     /// Whether checksums of IPv6 are changed with the flag for IPv6. Without it a checksum that a device computed over the whole packet is
@@ -29,9 +31,10 @@ pub enum Feature {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 5] = [
+    pub const ALL: [Feature; 6] = [
         Feature::Attach,
         Feature::Handover,
+        Feature::Encap,
         Feature::DecapL3,
         Feature::CsumIpv6,
         Feature::MapReads,
@@ -42,6 +45,7 @@ impl Feature {
         match self {
             Feature::Attach => "attach",
             Feature::Handover => "handover",
+            Feature::Encap => "encap",
             Feature::DecapL3 => "decap-l3",
             Feature::CsumIpv6 => "csum-ipv6",
             Feature::MapReads => "map-reads",
@@ -53,6 +57,7 @@ impl Feature {
         match self {
             Feature::Attach => [AttachMode::Tcx.as_str(), AttachMode::Clsact.as_str()],
             Feature::Handover => ["redirect_peer", "redirect"],
+            Feature::Encap => ["adjust_room", "collect_md"],
             Feature::DecapL3 => ["flag", "change_proto"],
             Feature::CsumIpv6 => ["flag", "plain"],
             Feature::MapReads => ["batch", "single"],
@@ -64,6 +69,7 @@ impl Feature {
         match self {
             Feature::Attach => ("tcx links", (6, 6)),
             Feature::Handover => ("bpf_redirect_peer", (5, 10)),
+            Feature::Encap => ("BPF_F_ADJ_ROOM_ENCAP_L2_ETH", (5, 13)),
             Feature::DecapL3 => ("BPF_F_ADJ_ROOM_DECAP_L3_IPV4", (6, 3)),
             Feature::CsumIpv6 => ("BPF_F_IPV6", (6, 16)),
             Feature::MapReads => ("BPF_MAP_LOOKUP_BATCH", (5, 6)),
@@ -77,6 +83,7 @@ impl Feature {
             Feature::Attach => Ok(SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()),
             Feature::Handover => is_helper_supported(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_redirect_peer)
                 .map_err(io::Error::other),
+            Feature::Encap => Ok(raw::run_classifier(&ENCAP, &FRAME)? == 0),
             Feature::DecapL3 => Ok(raw::run_classifier(&DECAP_L3, &FRAME)? == ETH_P_IP),
             Feature::CsumIpv6 => Ok(raw::run_classifier(&CSUM_IPV6, &FRAME)? == 0),
             Feature::MapReads => raw::has_batches(),
@@ -161,19 +168,9 @@ pub struct Features(Vec<Choice>);
 impl Features {
     /// Tries all that is not forced.
     pub(super) fn choose(forced: &Forced) -> Result<Features, FeatureError> {
-        let kernel = running_kernel();
-        let choose = |feature: Feature| {
-            choose(
-                feature,
-                forced.0[feature as usize],
-                &kernel,
-                Feature::works,
-                kernel_is_at_least,
-            )
-        };
         Feature::ALL
             .into_iter()
-            .map(choose)
+            .map(|feature| choose_here(feature, forced))
             .collect::<Result<_, _>>()
             .map(Features)
     }
@@ -196,6 +193,22 @@ impl Features {
             AttachMode::Clsact
         }
     }
+}
+
+/// Whether the data plane will want a vxlan device that encapsulates: it must be there before.
+pub fn wants_encap_device(forced: &Forced) -> Result<bool, FeatureError> {
+    choose_here(Feature::Encap, forced).map(|choice| !choice.better)
+}
+
+/// [`choose`], on the running kernel.
+fn choose_here(feature: Feature, forced: &Forced) -> Result<Choice, FeatureError> {
+    choose(
+        feature,
+        forced.0[feature as usize],
+        &running_kernel(),
+        Feature::works,
+        kernel_is_at_least,
+    )
 }
 
 /// The other way is for everybody; the better one is refused where it is known not to work.
@@ -247,6 +260,19 @@ const FRAME: [u8; 14 + 40 + 40] = {
 
 /// The EtherType of IPv4 as `__sk_buff` has it, in network order.
 const ETH_P_IP: i32 = 0x0800_u16.to_be() as i32;
+
+/// Makes room for outer headers with the flags that the programs use; gives zero, or the error.
+const ENCAP: [[u8; 8]; 7] = [
+    raw::instruction(raw::MOV64_IMMEDIATE, 2, 0, 0, 20 + 8 + 8 + 14),
+    // BPF_ADJ_ROOM_MAC.
+    raw::instruction(raw::MOV64_IMMEDIATE, 3, 0, 0, 1),
+    // An inner Ethernet header, in the upper byte; BPF_F_ADJ_ROOM_FIXED_GSO, and _ENCAP_L3_IPV4, _ENCAP_L4_UDP and _ENCAP_L2_ETH.
+    raw::instruction(raw::MOV64_IMMEDIATE, 4, 0, 0, 14),
+    raw::instruction(raw::SHIFT_LEFT64_IMMEDIATE, 4, 0, 0, 56),
+    raw::instruction(raw::OR64_IMMEDIATE, 4, 0, 0, 1 | 1 << 1 | 1 << 4 | 1 << 6),
+    raw::instruction(raw::CALL, 0, 0, 0, BpfHelper::BPF_FUNC_skb_adjust_room as i32),
+    raw::instruction(raw::EXIT, 0, 0, 0, 0),
+];
 
 /// Takes the IPv6 header away and gives what the kernel then thinks of the frame, or the error.
 const DECAP_L3: [[u8; 8]; 8] = [
@@ -318,6 +344,12 @@ mod tests {
                 "decap-l3: change_proto (kernel 6.1.0-9; BPF_F_ADJ_ROOM_DECAP_L3_IPV4 came with 6.3 and cannot be tried: permission denied)",
             ),
             (
+                Feature::Encap,
+                None,
+                Ok(false),
+                "encap: collect_md (kernel 6.1.0-9 has no BPF_F_ADJ_ROOM_ENCAP_L2_ETH, which came with 5.13)",
+            ),
+            (
                 Feature::MapReads,
                 None,
                 Err(io::ErrorKind::PermissionDenied.into()),
@@ -336,7 +368,7 @@ mod tests {
     #[test]
     fn what_is_forced_is_named_and_known() {
         let forced = Forced::only(&[("attach", "clsact"), ("map-reads", "batch")]).unwrap();
-        assert_eq!(forced.0, [Some(false), None, None, None, Some(true)]);
+        assert_eq!(forced.0, [Some(false), None, None, None, None, Some(true)]);
         let refusal = |name, choice| Forced::only(&[(name, choice)]).unwrap_err().to_string();
         assert_eq!(
             refusal("attach", "xdp"),
@@ -344,7 +376,7 @@ mod tests {
         );
         assert_eq!(
             refusal("tcx", "on"),
-            "features \"tcx=on\": there is no such feature, but there are attach, handover, decap-l3, csum-ipv6, map-reads"
+            "features \"tcx=on\": there is no such feature, but there are attach, handover, encap, decap-l3, csum-ipv6, map-reads"
         );
     }
 

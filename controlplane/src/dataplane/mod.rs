@@ -24,7 +24,7 @@ pub use attach::{AttachError, AttachMode, Hook};
 pub use cleanup::{CleanupError, Removed, clean_up};
 pub use environment::{BPFFS, EnvironmentError, MINIMUM_KERNEL};
 pub use expiry::{ExpiryError, OfVip};
-pub use features::{Choice, Feature, FeatureError, Features, Forced};
+pub use features::{Choice, Feature, FeatureError, Features, Forced, wants_encap_device};
 pub use log::ProgramLog;
 pub use maps::{ApplyError, MAX_DUMP_ENTRIES, MapsError};
 pub use migrate::MigrateError;
@@ -61,6 +61,8 @@ pub struct Config {
     pub log_drops: bool,
     /// What is not left to a trial of the kernel.
     pub features: Forced,
+    /// The vxlan device in external mode that encapsulates, where [`wants_encap_device`].
+    pub encap_device: Option<u32>,
     /// After how long without a packet a balanced connection is forgotten.
     pub timeouts: Timeouts,
     /// How large the maps are.
@@ -76,6 +78,9 @@ pub enum LoadError {
     /// The kernel has not what the configuration asks for.
     #[error(transparent)]
     Feature(#[from] FeatureError),
+    /// The programs cannot encapsulate, and nobody else is there to do it.
+    #[error("features \"encap=collect_md\": there is no vxlan device that encapsulates")]
+    NoEncapDevice,
     /// The object is missing or not ours.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -172,6 +177,9 @@ impl Dataplane {
     pub fn load(config: &Config) -> Result<Self, LoadError> {
         environment::check()?;
         let features = Features::choose(&config.features)?;
+        if !features.has(Feature::Encap) && config.encap_device.is_none() {
+            return Err(LoadError::NoEncapDevice);
+        }
         let reads = reads(&features);
         let object = match &config.object {
             Some(path) => Object::from_file(path)?,
@@ -383,6 +391,10 @@ fn load_object(object: &Object, config: &Config, features: &Features, map_pins: 
     let level = log::level(config.log_drops);
     let [has_redirect_peer, has_decap_l3, has_csum_ipv6] =
         [Feature::Handover, Feature::DecapL3, Feature::CsumIpv6].map(|feature| u8::from(features.has(feature)));
+    let encap_device = match config.encap_device {
+        Some(device) if !features.has(Feature::Encap) => device,
+        _ => 0,
+    };
     let timeouts = &config.timeouts;
     if config.sizes.preallocate_flows {
         maps::preallocate_flows(&config.sizes, map_pins)?;
@@ -390,6 +402,7 @@ fn load_object(object: &Object, config: &Config, features: &Features, map_pins: 
     let mut loader = EbpfLoader::new();
     loader
         .override_global(global::DATA_PATH_PORT, &config.data_path_port, true)
+        .override_global(global::ENCAP_DEVICE, &encap_device, true)
         .override_global(global::HAS_REDIRECT_PEER, &has_redirect_peer, true)
         .override_global(global::HAS_DECAP_L3, &has_decap_l3, true)
         .override_global(global::HAS_CSUM_IPV6, &has_csum_ipv6, true)

@@ -461,6 +461,8 @@ pub(super) fn has_batches() -> io::Result<bool> {
 /// Operations of instructions (Linux `include/uapi/linux/bpf_common.h` and `bpf.h`).
 pub(super) const MOV64_IMMEDIATE: u8 = 0xb7;
 pub(super) const MOV64_REGISTER: u8 = 0xbf;
+pub(super) const OR64_IMMEDIATE: u8 = 0x47;
+pub(super) const SHIFT_LEFT64_IMMEDIATE: u8 = 0x67;
 pub(super) const LOAD_WORD: u8 = 0x61;
 pub(super) const JUMP_IF_NOT_IMMEDIATE: u8 = 0x55;
 pub(super) const CALL: u8 = 0x85;

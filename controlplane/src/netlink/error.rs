@@ -98,6 +98,14 @@ pub enum NetlinkError {
         /// The port.
         port: u16,
     },
+    /// Another vxlan device holds the UDP port.
+    #[error("UDP port {port} is that of the vxlan device {name:?}: remove it, or choose another data-path-port")]
+    PortServed {
+        /// The port.
+        port: u16,
+        /// Its name.
+        name: String,
+    },
     /// The kernel refused for another reason.
     #[error("cannot {action}: {source}")]
     Kernel {

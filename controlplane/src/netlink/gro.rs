@@ -2,6 +2,8 @@
 //!
 //! The kernel merges received VXLAN packets (GRO) only if a tunnel socket is bound to their UDP port; without one, bulk TCP over the
 //! overlay costs a program run for every packet of the wire (8269 against 381 runs for 10 MB, measured on this design).
+//!
+//! Where the programs cannot encapsulate (feature `encap`) it is not idle: they hand it packets with a note of what to write around them.
 
 use super::error::{errno, refused};
 use super::link::Link;
@@ -14,6 +16,9 @@ use rtnetlink::{LinkMessageBuilder, LinkVxlan};
 pub const GRO_DEVICE: &str = "weft-gro";
 
 const KIND: &str = "vxlan";
+
+/// The programs know what fits on the way.
+const LARGEST_MTU: u32 = 65535;
 
 /// Who holds the tunnel socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +38,15 @@ pub enum GroDevice {
         /// Its name.
         name: String,
     },
+}
+
+/// Our device, for packets to be encapsulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncapDevice {
+    /// Its index.
+    pub ifindex: u32,
+    /// Whether it was made now.
+    pub created: bool,
 }
 
 impl Netlink {
@@ -65,6 +79,16 @@ impl Netlink {
         Ok(GroDevice::Created { ifindex })
     }
 
+    /// The same for a device that encapsulates: no other than ours will do.
+    pub async fn ensure_encap_device(&self, port: u16) -> Result<EncapDevice, NetlinkError> {
+        let device = |ifindex, created| Ok(EncapDevice { ifindex, created });
+        match self.ensure_gro_device(port).await? {
+            GroDevice::Created { ifindex } => device(ifindex, true),
+            GroDevice::Present { ifindex } => device(ifindex, false),
+            GroDevice::AlreadyServed { name } => Err(NetlinkError::PortServed { port, name }),
+        }
+    }
+
     /// Removes the idle device; without one this is no error.
     pub async fn remove_gro_device(&self) -> Result<(), NetlinkError> {
         match self.link_by_name(GRO_DEVICE).await? {
@@ -80,6 +104,7 @@ impl Netlink {
     async fn create_gro_device(&self, port: u16) -> Result<u32, NetlinkError> {
         let message = LinkMessageBuilder::<LinkVxlan>::new_with_info_kind(InfoKind::Vxlan)
             .name(GRO_DEVICE)
+            .mtu(LARGEST_MTU)
             .append_info_data(InfoVxlan::CollectMetadata(true))
             .append_info_data(InfoVxlan::Vnifilter(true))
             .append_info_data(InfoVxlan::Learning(false))

@@ -14,7 +14,7 @@ mod watch;
 
 pub use endpoint::{EndpointLinkSpec, EndpointLinks, HOST_INTERFACE_PREFIX, host_interface_name};
 pub use error::NetlinkError;
-pub use gro::{GRO_DEVICE, GroDevice};
+pub use gro::{EncapDevice, GRO_DEVICE, GroDevice};
 pub use link::{Enslaved, Link, MTU_MAX, MTU_MIN};
 pub use route::{RouteError, UnderlayRoute, Uplink};
 pub use watch::{UnderlayChanged, watch_underlay};

@@ -72,6 +72,8 @@ pub mod program {
 pub mod global {
     /// `u16`: UDP port of the data path, host order.
     pub const DATA_PATH_PORT: &str = "DATA_PATH_PORT";
+    /// `u32`: index of the vxlan device that encapsulates, 0 if the programs do (`bpf_skb_adjust_room`).
+    pub const ENCAP_DEVICE: &str = "ENCAP_DEVICE";
     /// `u32`: slots in the ring of IPv4 flows, as many as the map has.
     pub const RING_SIZE: &str = "RING_SIZE";
     /// `u32`: slots in the ring of IPv6 flows, as many as the map has.

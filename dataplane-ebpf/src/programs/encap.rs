@@ -3,6 +3,7 @@
 use super::cursor::Packet;
 use super::datagram::Datagram;
 use super::family::{Family, Refusal, Trouble};
+use super::helper::{self, Tunnel};
 use super::maps;
 use super::verdict::Verdict;
 use weft_dataplane::abi::{Attachment, Counter, Node, Peer, node};
@@ -54,6 +55,9 @@ pub(super) fn send_by<F: Family>(
         // What the underlay marks, the receiver hands on (RFC 6040 section 4.1, normal mode).
         traffic_class: datagram.traffic_class & ECN,
     };
+    if let Some(device) = helper::encap_device() {
+        return send_through(packet, attachment, peer, node, &outer, device);
+    }
     if packet.grow(node.family).is_err() {
         return Verdict::Drop(Counter::DropAdjustRoom);
     }
@@ -64,6 +68,36 @@ pub(super) fn send_by<F: Family>(
         Counter::Encapsulated,
         packet.redirect_neigh(node.family, node.ifindex, &node.next_hop),
     )
+}
+
+/// Leaves the outer headers to a vxlan device, and with them the way: it asks the host's routes.
+#[inline(always)]
+fn send_through(
+    packet: &mut Packet,
+    attachment: &Attachment,
+    peer: &Peer,
+    node: &Node,
+    outer: &Outer,
+    device: u32,
+) -> Verdict {
+    let Some(ethernet) = packet.headers().next::<Ethernet>() else {
+        return Verdict::Drop(Counter::DropTruncated);
+    };
+    ethernet.destination = peer.mac;
+    ethernet.source = attachment.mac;
+    let tunnel = Tunnel {
+        vni: attachment.vni,
+        family: node.family,
+        source: &node.source,
+        destination: &peer.vtep,
+        traffic_class: outer.traffic_class,
+        ttl: TTL,
+        label: flow_label(outer),
+    };
+    if packet.set_tunnel(&tunnel).is_err() {
+        return Verdict::Drop(Counter::DropAdjustRoom);
+    }
+    Verdict::Redirect(Counter::Encapsulated, packet.redirect(device))
 }
 
 /// Why a packet does not go to its peer.
@@ -182,10 +216,15 @@ fn write_ipv4(header: &mut Ipv4, peer: &Peer, node: &Node, outer: &Outer) {
     header.checksum = header.computed_checksum();
 }
 
+/// The flow label spreads flows like the port does (RFC 6438 section 3).
+#[inline(always)]
+fn flow_label(outer: &Outer) -> u32 {
+    outer.hash & 0x000f_ffff
+}
+
 #[inline(always)]
 fn write_ipv6(header: &mut Ipv6, peer: &Peer, node: &Node, outer: &Outer) {
-    // The flow label spreads flows like the port does (RFC 6438 section 3).
-    let label = outer.hash & 0x000f_ffff;
+    let label = flow_label(outer);
     let class = u32::from(outer.traffic_class);
     header.version_class_flow = (6 << 28 | class << 20 | label).to_be_bytes();
     header.payload_length = (outer.length - Ipv6::LENGTH as u16).to_be_bytes();

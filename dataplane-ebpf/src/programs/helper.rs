@@ -6,14 +6,17 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::{
     BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
     BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
-    BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
-    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
+    BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_DONT_FRAGMENT, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
+    BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh,
+    bpf_redir_neigh__bindgen_ty_1, bpf_tunnel_key, bpf_tunnel_key__bindgen_ty_1, bpf_tunnel_key__bindgen_ty_2,
+    bpf_tunnel_key__bindgen_ty_3,
 };
 use aya_ebpf::helpers::{
     bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
     bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_change_type,
-    bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_skb_load_bytes, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
+use core::mem::offset_of;
 use weft_dataplane::abi::{MapType, V6, flow, node};
 use weft_dataplane::packet::{Ethernet, Header, Ipv4, Ipv6, ethernet, vxlan};
 
@@ -35,6 +38,10 @@ static HAS_CSUM_IPV6: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 static HAS_REDIRECT_PEER: Global<u8> = Global::new(1);
 
+/// Index of the vxlan device that encapsulates, 0 if the programs do; the loader sets it.
+#[unsafe(no_mangle)]
+static ENCAP_DEVICE: Global<u32> = Global::new(0);
+
 /// `skb->pkt_type` of a frame for this host.
 const PACKET_HOST: u32 = 0;
 
@@ -44,6 +51,28 @@ pub(super) struct Refused;
 #[inline(always)]
 fn done(result: i64) -> Result<(), Refused> {
     if result == 0 { Ok(()) } else { Err(Refused) }
+}
+
+/// The vxlan device that encapsulates; `None` if the programs do.
+#[inline(always)]
+pub(super) fn encap_device() -> Option<u32> {
+    match ENCAP_DEVICE.load() {
+        0 => None,
+        device => Some(device),
+    }
+}
+
+/// What a vxlan device writes around a packet.
+pub(super) struct Tunnel<'a> {
+    pub(super) vni: u32,
+    /// [`node::IPV4`] or [`node::IPV6`].
+    pub(super) family: u32,
+    pub(super) source: &'a V6,
+    pub(super) destination: &'a V6,
+    pub(super) traffic_class: u8,
+    pub(super) ttl: u8,
+    /// The flow label, if the family is IPv6.
+    pub(super) label: u32,
 }
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, as of the last timer tick: a few milliseconds old at most, which is a quarter of the price.
@@ -88,9 +117,9 @@ impl Packet {
         unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
     }
 
-    /// Sends the packet out of the host side `ifindex` of a veth, so that the container's side takes it in. Returns the action.
+    /// Sends the packet out of `ifindex`: by the host side of a veth into the container. Returns the action.
     #[inline(always)]
-    fn redirect(&mut self, ifindex: u32) -> i32 {
+    pub(super) fn redirect(&mut self, ifindex: u32) -> i32 {
         // SAFETY: plain integers. Needed because it is foreign code.
         unsafe { bpf_redirect(ifindex, 0) as i32 }
     }
@@ -98,9 +127,7 @@ impl Packet {
     /// Sends the packet out of `ifindex` to the neighbour `next_hop`, whose Ethernet header the kernel writes. Returns the action.
     #[inline(always)]
     pub(super) fn redirect_neigh(&mut self, family: u32, ifindex: u32, next_hop: &V6) -> i32 {
-        let [high, low] = next_hop.halves();
-        // As they lie in memory, whatever the byte order.
-        let [[a, b], [c, d]] = [high, low].map(words);
+        let [a, b, c, d] = words_of(next_hop);
         let (nh_family, ipv6_nh) = if family == node::IPV6 {
             (AF_INET6, [a, b, c, d])
         } else {
@@ -129,6 +156,36 @@ impl Packet {
         let flags = FLAGS | u64::from(network);
         // SAFETY: the context is valid, no header is alive. Needed because it is foreign code.
         done(unsafe { bpf_skb_adjust_room(self.skb, overhead as i32, BPF_ADJ_ROOM_MAC, flags) })
+    }
+
+    /// Notes for the vxlan device what to write around the packet.
+    #[inline(always)]
+    pub(super) fn set_tunnel(&mut self, tunnel: &Tunnel<'_>) -> Result<(), Refused> {
+        const FLAGS: u64 = (BPF_F_ZERO_CSUM_TX | BPF_F_DONT_FRAGMENT) as u64;
+        const SIZE: u32 = size_of::<bpf_tunnel_key>() as u32;
+        const WITHOUT_SOURCE: u32 = offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
+        let (remote_ipv6, local_ipv6, tunnel_label, network) = if tunnel.family == node::IPV6 {
+            let (remote, local) = (words_of(tunnel.destination), words_of(tunnel.source));
+            (remote, local, tunnel.label, BPF_F_TUNINFO_IPV6)
+        } else {
+            // In host order, as nowhere else.
+            let [remote, local] = [tunnel.destination, tunnel.source].map(|it| u32::from_be_bytes(it.last_four()));
+            ([remote, 0, 0, 0], [local, 0, 0, 0], 0, 0)
+        };
+        let mut key = bpf_tunnel_key {
+            tunnel_id: tunnel.vni,
+            __bindgen_anon_1: bpf_tunnel_key__bindgen_ty_1 { remote_ipv6 },
+            tunnel_tos: tunnel.traffic_class,
+            tunnel_ttl: tunnel.ttl,
+            __bindgen_anon_2: bpf_tunnel_key__bindgen_ty_2 { tunnel_ext: 0 },
+            tunnel_label,
+            __bindgen_anon_3: bpf_tunnel_key__bindgen_ty_3 { local_ipv6 },
+        };
+        let flags = FLAGS | u64::from(network);
+        // SAFETY: the context is valid, the key is valid, whole and lives through the call. Needed because it is foreign code.
+        let set = |key: &mut bpf_tunnel_key, size| done(unsafe { bpf_skb_set_tunnel_key(self.skb, key, size, flags) });
+        // Before Linux 5.19 the key ends before the source, which the route then tells.
+        set(&mut key, SIZE).or_else(|_| set(&mut key, WITHOUT_SOURCE))
     }
 
     /// Cuts the frame off after `length` bytes, or fails if it is shorter. What was to be segmented no longer is.
@@ -252,6 +309,13 @@ impl Packet {
         // SAFETY: as in `replace_pseudo_header`.
         done(unsafe { bpf_l4_csum_replace(self.skb, place, from, to, u64::from(zero | 2)) })
     }
+}
+
+/// The four words of an address, in the order in which they lie in memory, whatever the byte order.
+#[inline(always)]
+fn words_of(address: &V6) -> [u32; 4] {
+    let [[a, b], [c, d]] = address.halves().map(words);
+    [a, b, c, d]
 }
 
 /// The two words of four bytes in eight, in the order in which they lie in memory.

@@ -152,6 +152,9 @@ impl Plain {
 /// Sends a plain packet of a container to its peer, or to the peer that its balanced connection has for a backend.
 #[inline(always)]
 pub(super) fn to_peer(packet: &mut Packet, attachment: &Attachment) -> Option<Verdict> {
+    if helper::encap_device().is_some() {
+        return None;
+    }
     let ethernet = packet.headers().next::<Ethernet>()?;
     if ethernet.ethertype != ethernet::IPV4
         || ethernet.source != attachment.mac
