@@ -85,6 +85,12 @@ impl State {
         weights: &BTreeMap<String, u32>,
     ) -> Decided {
         let service = self.find_service(text)?;
+        if policy.is_none() && affinity.is_none() && weights.is_empty() {
+            return Err(Refusal::invalid(format!(
+                "update of service {} changes nothing: a policy, an affinity or the weight of a task is wanted",
+                service.name
+            )));
+        }
         if let Some(policy) = policy {
             check::balanced(service, &format!("policy {policy}"))?;
         }
