@@ -1,21 +1,17 @@
 //! The cluster's gossip keys: the manager hands them out and replaces them, a worker follows.
 
+use super::follow::follow;
 use super::membership::{Manager, Membership, in_swarm, outside, refused, unix_nanos};
 use super::{Command, Daemon, Handle, KeysCommand, Refused, ReplyTo};
 use crate::cluster::JoinToken;
 use crate::cluster::client::ManagerClient;
 use crate::store::NodeStore;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::JoinHandle;
 use weft_core::cluster::keys::{GossipKeys, KEY_BYTES, KeyRow, KeySet, KeysView, Phase};
 use weft_core::cluster::{Member, Role};
 use weft_core::networkdb::{Key, Keyring};
 use weft_core::time::Instant;
-
-/// How soon a worker asks again after its manager did not answer, at first and at last.
-pub(super) const RETRY: Duration = Duration::from_millis(500);
-pub(super) const RETRY_AT_MOST: Duration = Duration::from_secs(5);
 
 /// The manager's keys, and who waits for others.
 pub(super) struct ManagerKeys {
@@ -99,7 +95,26 @@ impl WorkerKeys {
         let applied = set.as_ref().map(|set| set.version);
         WorkerKeys {
             set,
-            follower: tokio::spawn(follow(client, handle, applied)),
+            // Asking acknowledges.
+            follower: tokio::spawn(follow(
+                applied,
+                "gossip keys not asked for; the stored ones stay in use",
+                move |applied| {
+                    let client = client.clone();
+                    async move {
+                        let set = client.keys(applied).await?;
+                        Ok(set.map(|set| (set.version, set)))
+                    }
+                },
+                move |set| {
+                    let handle = handle.clone();
+                    async move {
+                        handle
+                            .ask(|reply| Command::Keys(KeysCommand::Changed(set, reply)))
+                            .await
+                    }
+                },
+            )),
         }
     }
 }
@@ -107,39 +122,6 @@ impl WorkerKeys {
 impl Drop for WorkerKeys {
     fn drop(&mut self) {
         self.follower.abort();
-    }
-}
-
-/// Asks the manager for another set than the applied one, again and again. Asking acknowledges.
-async fn follow(client: Arc<ManagerClient>, handle: Handle, mut applied: Option<u64>) {
-    let mut retry = RETRY;
-    let mut away = false;
-    loop {
-        match client.keys(applied).await {
-            Ok(None) => away = false,
-            Ok(Some(set)) => {
-                away = false;
-                let version = set.version;
-                let taken = handle
-                    .ask(|reply| Command::Keys(KeysCommand::Changed(set, reply)))
-                    .await;
-                match taken {
-                    Some(true) => applied = Some(version),
-                    Some(false) => tokio::time::sleep(RETRY_AT_MOST).await,
-                    None => return,
-                }
-            }
-            Err(error) => {
-                if !away {
-                    tracing::warn!(%error, "gossip keys not asked for; the stored ones stay in use");
-                }
-                away = true;
-                tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(RETRY_AT_MOST);
-                continue;
-            }
-        }
-        retry = RETRY;
     }
 }
 

@@ -7,6 +7,7 @@ mod connect;
 mod diagnose;
 mod effects;
 mod endpoints;
+mod follow;
 mod keys;
 mod membership;
 mod namespaces;

@@ -1,16 +1,13 @@
 //! The settings of services, on the nodes of their tasks: the manager hands them out, and each node publishes them with its tasks.
 
-use super::keys::{RETRY, RETRY_AT_MOST, removed};
+use super::follow::follow;
+use super::keys::removed;
 use super::membership::{Membership, outside};
-use super::{Command, Daemon, Handle, Refused, RefusedKind, ReplyTo, SettingsCommand};
+use super::{Command, Daemon, Handle, Refused, ReplyTo, SettingsCommand};
 use crate::cluster::client::ManagerClient;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::JoinHandle;
 use weft_core::cluster::settings::Settings;
-
-/// How soon a worker asks again whose manager is of a version that has no settings to tell.
-const RETRY_OLDER: Duration = Duration::from_secs(60);
 
 /// A node that holds the settings of this version and waits for others.
 pub(super) struct Waiting {
@@ -29,7 +26,24 @@ impl WorkerSettings {
     pub(super) fn follow(client: Arc<ManagerClient>, handle: Handle) -> WorkerSettings {
         WorkerSettings {
             settings: Settings::default(),
-            follower: tokio::spawn(follow(client, handle)),
+            follower: tokio::spawn(follow(
+                None,
+                "settings of services not asked for; those of the last time stay in force",
+                move |version| {
+                    let client = client.clone();
+                    async move {
+                        let settings = client.settings(version).await?;
+                        Ok(settings.map(|settings| (settings.version, settings)))
+                    }
+                },
+                move |settings| {
+                    let handle = handle.clone();
+                    async move {
+                        let taken = |reply| Command::Settings(SettingsCommand::Changed(settings, reply));
+                        handle.ask(taken).await
+                    }
+                },
+            )),
         }
     }
 }
@@ -37,41 +51,6 @@ impl WorkerSettings {
 impl Drop for WorkerSettings {
     fn drop(&mut self) {
         self.follower.abort();
-    }
-}
-
-/// Asks the manager for other settings than the last ones, again and again; at first for whatever they are now.
-async fn follow(client: Arc<ManagerClient>, handle: Handle) {
-    let mut version = None;
-    let mut retry = RETRY;
-    let mut away = false;
-    loop {
-        match client.settings(version).await {
-            Ok(None) => {}
-            Ok(Some(settings)) => {
-                let next = settings.version;
-                let taken = handle
-                    .ask(|reply| Command::Settings(SettingsCommand::Changed(settings, reply)))
-                    .await;
-                match taken {
-                    Some(true) => version = Some(next),
-                    Some(false) => tokio::time::sleep(RETRY_AT_MOST).await,
-                    None => return,
-                }
-            }
-            Err(error) => {
-                if !away {
-                    tracing::warn!(%error, "settings of services not asked for; those of the last time stay in force");
-                }
-                away = true;
-                let is_older = error.kind == RefusedKind::NotFound;
-                tokio::time::sleep(if is_older { RETRY_OLDER } else { retry }).await;
-                retry = (retry * 2).min(RETRY_AT_MOST);
-                continue;
-            }
-        }
-        away = false;
-        retry = RETRY;
     }
 }
 

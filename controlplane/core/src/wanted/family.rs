@@ -10,15 +10,15 @@ use weft_dataplane::abi::{
 };
 
 /// Those of the [`MapContents`] that have a twin, and the one that both families share.
-pub(super) struct Maps<'a, A: Ip> {
-    endpoints: &'a mut BTreeMap<OverlayAddress<A>, Endpoint>,
-    peers: &'a mut BTreeMap<OverlayAddress<A>, Peer>,
-    services: &'a mut BTreeMap<OverlayAddress<A>, Service>,
-    backends: &'a mut BTreeMap<BackendKey<A>, Backend<A>>,
-    maglev_tables: &'a mut BTreeMap<OverlayAddress<A>, MaglevTable>,
-    maglev_members: &'a mut BTreeMap<MaglevKey, Backend<A>>,
-    weights: &'a mut BTreeMap<MemberKey<A>, u32>,
-    maglev: &'a mut BTreeMap<MaglevKey, MaglevPart>,
+pub(crate) struct Maps<'a, A: Ip> {
+    pub(crate) endpoints: &'a mut BTreeMap<OverlayAddress<A>, Endpoint>,
+    pub(crate) peers: &'a mut BTreeMap<OverlayAddress<A>, Peer>,
+    pub(crate) services: &'a mut BTreeMap<OverlayAddress<A>, Service>,
+    pub(crate) backends: &'a mut BTreeMap<BackendKey<A>, Backend<A>>,
+    pub(crate) maglev_tables: &'a mut BTreeMap<OverlayAddress<A>, MaglevTable>,
+    pub(crate) maglev_members: &'a mut BTreeMap<MaglevKey, Backend<A>>,
+    pub(crate) weights: &'a mut BTreeMap<MemberKey<A>, u32>,
+    pub(crate) maglev: &'a mut BTreeMap<MaglevKey, MaglevPart>,
 }
 
 /// A virtual IP as its service has it.
@@ -39,7 +39,7 @@ pub(super) struct Counts {
 }
 
 impl<'a> Maps<'a, V4> {
-    pub(super) fn ipv4(contents: &'a mut MapContents) -> Self {
+    pub(crate) fn ipv4(contents: &'a mut MapContents) -> Self {
         Maps {
             endpoints: &mut contents.endpoints,
             peers: &mut contents.peers,
@@ -54,7 +54,7 @@ impl<'a> Maps<'a, V4> {
 }
 
 impl<'a> Maps<'a, V6> {
-    pub(super) fn ipv6(contents: &'a mut MapContents) -> Self {
+    pub(crate) fn ipv6(contents: &'a mut MapContents) -> Self {
         Maps {
             endpoints: &mut contents.endpoints6,
             peers: &mut contents.peers6,

@@ -1,47 +1,9 @@
 //! What the kernel has of virtual IPs, and stays while the tables may still be on their way.
 
 use crate::service::maglev::Outline;
-use crate::wanted::MapContents;
+use crate::wanted::{MapContents, Maps};
 use std::collections::{BTreeMap, BTreeSet};
-use weft_dataplane::abi::{
-    Backend, BackendKey, Ip, MaglevKey, MaglevPart, MaglevTable, MemberKey, OverlayAddress, Service, Sizes, V6,
-};
-
-/// The maps of virtual IPs of one family, and the one that both share.
-struct Maps<'a, A: Ip> {
-    services: &'a mut BTreeMap<OverlayAddress<A>, Service>,
-    slots: &'a mut BTreeMap<BackendKey<A>, Backend<A>>,
-    weights: &'a mut BTreeMap<MemberKey<A>, u32>,
-    tables: &'a mut BTreeMap<OverlayAddress<A>, MaglevTable>,
-    members: &'a mut BTreeMap<MaglevKey, Backend<A>>,
-    parts: &'a mut BTreeMap<MaglevKey, MaglevPart>,
-}
-
-impl<'a> Maps<'a, [u8; 4]> {
-    fn ipv4(contents: &'a mut MapContents) -> Self {
-        Maps {
-            services: &mut contents.services,
-            slots: &mut contents.backends,
-            weights: &mut contents.weights,
-            tables: &mut contents.maglev_tables,
-            members: &mut contents.maglev_members,
-            parts: &mut contents.maglev,
-        }
-    }
-}
-
-impl<'a> Maps<'a, V6> {
-    fn ipv6(contents: &'a mut MapContents) -> Self {
-        Maps {
-            services: &mut contents.services6,
-            slots: &mut contents.backends6,
-            weights: &mut contents.weights6,
-            tables: &mut contents.maglev_tables6,
-            members: &mut contents.maglev_members6,
-            parts: &mut contents.maglev,
-        }
-    }
-}
+use weft_dataplane::abi::{BackendKey, Ip, MaglevKey, MaglevTable, MemberKey, OverlayAddress, Service, Sizes};
 
 /// Virtual IPs on these networks that would have fewer slots, or none, stay as they are: with slots, weights and table.
 pub(super) fn keep(networks: &BTreeSet<u32>, wanted: &mut MapContents, present: &MapContents, sizes: &Sizes) {
@@ -73,9 +35,9 @@ impl<A: Ip> Maps<'_, A> {
             .collect();
         let of_slot = |key: &BackendKey<A>| kept.contains_key(&OverlayAddress::new(key.vni, key.vip));
         let of_weight = |key: &MemberKey<A>| kept.contains_key(&key.network_vip());
-        replace(self.slots, present.slots, of_slot);
+        replace(self.backends, present.backends, of_slot);
         replace(self.weights, present.weights, of_weight);
-        replace(self.tables, present.tables, |vip| kept.contains_key(vip));
+        replace(self.maglev_tables, present.maglev_tables, |vip| kept.contains_key(vip));
         self.services.extend(kept);
     }
 
@@ -83,12 +45,12 @@ impl<A: Ip> Maps<'_, A> {
     fn fill_tables(&mut self, present: &Maps<'_, A>, sizes: &Sizes) {
         let mut left_out = BTreeSet::new();
         let there = |members: &BTreeMap<MaglevKey, _>, name| of_name(members, name).next().is_some();
-        for MaglevTable { name, size, .. } in self.tables.values() {
-            if there(self.members, *name) {
+        for MaglevTable { name, size, .. } in self.maglev_tables.values() {
+            if there(self.maglev_members, *name) {
                 continue;
             }
-            let parts: Vec<_> = of_name(present.parts, *name).collect();
-            let members: Vec<_> = of_name(present.members, *name).collect();
+            let parts: Vec<_> = of_name(present.maglev, *name).collect();
+            let members: Vec<_> = of_name(present.maglev_members, *name).collect();
             let is_whole = parts.len()
                 == Outline {
                     name: *name,
@@ -96,16 +58,16 @@ impl<A: Ip> Maps<'_, A> {
                 }
                 .parts()
                 && !members.is_empty();
-            let fits = self.parts.len() + parts.len() <= sizes.maglev_parts as usize
-                && self.members.len() + members.len() <= sizes.maglev_parts as usize;
+            let fits = self.maglev.len() + parts.len() <= sizes.maglev_parts as usize
+                && self.maglev_members.len() + members.len() <= sizes.maglev_parts as usize;
             if is_whole && fits {
-                self.parts.extend(parts);
-                self.members.extend(members);
+                self.maglev.extend(parts);
+                self.maglev_members.extend(members);
             } else {
                 left_out.insert(*name);
             }
         }
-        self.tables.retain(|_, table| !left_out.contains(&table.name));
+        self.maglev_tables.retain(|_, table| !left_out.contains(&table.name));
     }
 }
 
