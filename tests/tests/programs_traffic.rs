@@ -311,9 +311,17 @@ fn all_kinds_of_traffic(hosts: &[&Host], one: &Container, other: &Container, byt
     }
 }
 
-#[test]
-fn two_nodes_carry_all_kinds_of_traffic() {
-    for ways in [DEFAULT, CLSACT] {
+/// Two containers on one host and one on another, of which all know.
+struct Scene {
+    first: Host,
+    second: Host,
+    alice: Container,
+    neighbour: Container,
+    bob: Container,
+}
+
+impl Scene {
+    fn new(ways: Ways) -> Scene {
         let (first, second) = two_hosts();
         let mut first = Host::new(first, UNDERLAY[0], ways);
         let mut second = Host::new(second, UNDERLAY[1], ways);
@@ -328,6 +336,26 @@ fn two_nodes_carry_all_kinds_of_traffic() {
         first.add_peer(&bob, UNDERLAY[1]);
         second.add_peer(&alice, UNDERLAY[0]);
         second.add_peer(&neighbour, UNDERLAY[0]);
+        Scene {
+            first,
+            second,
+            alice,
+            neighbour,
+            bob,
+        }
+    }
+}
+
+#[test]
+fn two_nodes_carry_all_kinds_of_traffic() {
+    for ways in [DEFAULT, CLSACT] {
+        let Scene {
+            first,
+            second,
+            alice,
+            neighbour,
+            bob,
+        } = Scene::new(ways);
         all_kinds_of_traffic(&[&first, &second], &alice, &bob, TEN_MEGABYTES);
         all_kinds_of_traffic(&[&first, &second], &alice, &neighbour, TEN_MEGABYTES);
     }
@@ -353,19 +381,13 @@ fn all_kinds_of_ipv6_traffic(hosts: &[&Host], from: &Container, to: &Container, 
 #[test]
 fn two_nodes_carry_ipv6_inside_also_through_a_virtual_ip() {
     for ways in [DEFAULT, CLSACT] {
-        let (first, second) = two_hosts();
-        let mut first = Host::new(first, UNDERLAY[0], ways);
-        let mut second = Host::new(second, UNDERLAY[1], ways);
-        let (alice, bob) = (
-            Container::new(&first.namespace, 2),
-            Container::new(&second.namespace, 3),
-        );
-        let neighbour = Container::new(&first.namespace, 4);
-        first.add_endpoint(&alice);
-        first.add_endpoint(&neighbour);
-        second.add_endpoint(&bob);
-        first.add_peer(&bob, UNDERLAY[1]);
-        second.add_peer(&alice, UNDERLAY[0]);
+        let Scene {
+            mut first,
+            second,
+            alice,
+            neighbour,
+            bob,
+        } = Scene::new(ways);
         let (remote_vip, local_vip) = ([10, 9, 0, 100], [10, 9, 0, 101]);
         first.add_service(remote_vip, &[bob.ip]);
         first.add_service(local_vip, &[neighbour.ip]);
@@ -398,19 +420,13 @@ fn every_way_that_can_be_forced_carries_traffic() {
         ALL,
     ] {
         println!("{ways:?}");
-        let (first, second) = two_hosts();
-        let mut first = Host::new(first, UNDERLAY[0], ways);
-        let mut second = Host::new(second, UNDERLAY[1], ways);
-        let (alice, bob) = (
-            Container::new(&first.namespace, 2),
-            Container::new(&second.namespace, 3),
-        );
-        let neighbour = Container::new(&first.namespace, 4);
-        first.add_endpoint(&alice);
-        first.add_endpoint(&neighbour);
-        second.add_endpoint(&bob);
-        first.add_peer(&bob, UNDERLAY[1]);
-        second.add_peer(&alice, UNDERLAY[0]);
+        let Scene {
+            mut first,
+            second,
+            alice,
+            neighbour,
+            bob,
+        } = Scene::new(ways);
         first.add_service(VIP, &[bob.ip]);
         let hosts = [&first, &second];
         for other in [&bob, &neighbour] {
