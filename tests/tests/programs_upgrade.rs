@@ -5,7 +5,7 @@ use aya::maps::{HashMap, MapData, MapInfo};
 use std::path::{Path, PathBuf};
 use weft::dataplane::{Config, Dataplane, Hook, clean_up};
 use weft_dataplane::abi::{ABI_VERSION, Flow, FlowKey, flow};
-use weft_tests::namespace::{Namespace, eventually};
+use weft_tests::namespace::{Namespace, eventually, run};
 use weft_tests::programs::{ALICE, Loaded, VIP, config};
 
 /// A key and a value that a newer version made longer.
@@ -90,13 +90,30 @@ fn flows<V: aya::Pod>(path: &Path) -> HashMap<MapData, FlowKey, V> {
     map.try_into().unwrap()
 }
 
-/// Which program is on the interface.
+/// Which program is on the interface: by a link, or by a filter where the kernel has no links.
 fn program(namespace: &Namespace) -> Vec<u32> {
-    namespace.enter(|| {
-        let (_, programs) =
-            aya::programs::SchedClassifier::query_tcx("one", aya::programs::TcAttachType::Ingress).unwrap();
-        programs.iter().map(aya::programs::ProgramInfo::id).collect()
-    })
+    namespace.enter(
+        || match aya::programs::SchedClassifier::query_tcx("one", aya::programs::TcAttachType::Ingress) {
+            Ok((_, programs)) => programs.iter().map(aya::programs::ProgramInfo::id).collect(),
+            Err(_) => programs_of_filters("one"),
+        },
+    )
+}
+
+/// As `tc` tells: `... direct-action not_in_hw id 7 name overlay_egress ...`.
+fn programs_of_filters(interface: &str) -> Vec<u32> {
+    if !run("tc", &["qdisc", "show", "dev", interface]).contains("clsact") {
+        return Vec::new();
+    }
+    let shown = run("tc", &["filter", "show", "dev", interface, "ingress"]);
+    let mut words = shown.split_whitespace();
+    let mut ids = Vec::new();
+    while let Some(word) = words.next() {
+        if word == "id" {
+            ids.extend(words.next().and_then(|id| id.parse::<u32>().ok()));
+        }
+    }
+    ids
 }
 
 fn refusal(config: &Config) -> String {
