@@ -10,7 +10,7 @@ use weft::api::types::{
 };
 use weft::client::{Client, segment};
 use weft_core::cluster::EndpointMode;
-use weft_core::service::Policy;
+use weft_core::service::{MAX_AFFINITY_SECONDS, Policy};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -48,6 +48,10 @@ pub(crate) enum Verb {
     },
 }
 
+fn affinity() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(..=i64::from(MAX_AFFINITY_SECONDS))
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// Name of the service, which DNS answers
@@ -63,7 +67,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = POLICIES)]
     policy: Option<Policy>,
     /// A client keeps its task for so many seconds after its last new connection; 0: each connection is on its own [default: 0]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = affinity())]
     affinity: Option<u32>,
 }
 
@@ -74,7 +78,7 @@ pub(crate) struct Update {
     #[arg(long, value_name = POLICIES, group = "change")]
     policy: Option<Policy>,
     /// A client keeps its task for so many seconds after its last new connection; 0: each connection is on its own
-    #[arg(long, value_name = "SECONDS", group = "change")]
+    #[arg(long, value_name = "SECONDS", value_parser = affinity(), group = "change")]
     affinity: Option<u32>,
     /// Weight of a task among the others, 1 to 100; 0: it takes no new connections and keeps those that it has
     #[arg(long = "weight", value_name = "TASK=N", value_parser = weight, group = "change")]
