@@ -95,7 +95,7 @@ fn answers_come_back() {
 #[test]
 fn connections_are_answered() {
     let hosts = hosts("cn");
-    let trips = connections::run(&hosts.a, &[&hosts.b], HOST_B, SHORT).unwrap();
+    let trips = connections::run(&hosts.a, &[&hosts.b], &[HOST_B], SHORT).unwrap();
     assert!(trips.per_second > 10.0, "{trips:?}");
 }
 

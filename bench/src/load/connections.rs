@@ -21,8 +21,8 @@ const MAX_FAILED: u32 = 100;
 /// The listener's place among the server's events.
 const LISTENER: u64 = u64::MAX;
 
-/// Opens connections to `address` for `duration`; the servers behind it answer.
-pub fn run(client: &Netns, servers: &[&Netns], address: Ipv4Addr, duration: Duration) -> Result<RoundTrips> {
+/// Opens connections to the addresses in turn for `duration`; the servers behind them answer.
+pub fn run(client: &Netns, servers: &[&Netns], addresses: &[Ipv4Addr], duration: Duration) -> Result<RoundTrips> {
     let listeners = listen_all(servers)?;
     let stop = Stop::default();
     std::thread::scope(|scope| {
@@ -31,7 +31,7 @@ pub fn run(client: &Netns, servers: &[&Netns], address: Ipv4Addr, duration: Dura
             .zip(&listeners)
             .map(|(server, listener)| start(scope, server, SERVER_CPU, || serve(listener, &stop)))
             .collect();
-        let opener = start(scope, client, CLIENT_CPU, || Opener::new(address)?.run(duration));
+        let opener = start(scope, client, CLIENT_CPU, || Opener::new(addresses)?.run(duration));
         let result = finish(opener);
         drop(stop.when_dropped());
         echoes.into_iter().try_for_each(finish)?;
@@ -98,10 +98,10 @@ fn echo(stream: Option<&TcpStream>) -> bool {
     }
 }
 
-struct Opener {
+struct Opener<'a> {
     epoll: Epoll,
-    target: SockaddrIn,
-    address: Ipv4Addr,
+    addresses: &'a [Ipv4Addr],
+    opened: usize,
     flights: Vec<Option<Flight>>,
     microseconds: Vec<f64>,
     failures: u32,
@@ -112,12 +112,12 @@ struct Flight {
     since: Instant,
 }
 
-impl Opener {
-    fn new(address: Ipv4Addr) -> Result<Self> {
+impl<'a> Opener<'a> {
+    fn new(addresses: &'a [Ipv4Addr]) -> Result<Self> {
         Ok(Opener {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context(failed("epoll"))?,
-            target: SockaddrIn::from(SocketAddrV4::new(address, PORT)),
-            address,
+            addresses,
+            opened: 0,
             flights: (0..IN_FLIGHT).map(|_| None).collect(),
             microseconds: Vec::with_capacity(1 << 17),
             failures: 0,
@@ -152,10 +152,15 @@ impl Opener {
             l_linger: 0,
         };
         setsockopt(&fd, Linger, &reset).context(failed("SO_LINGER"))?;
+        let turn = self.opened.checked_rem(self.addresses.len());
+        let address = *turn
+            .and_then(|turn| self.addresses.get(turn))
+            .context(failed("no address"))?;
+        self.opened += 1;
         let since = Instant::now();
-        match connect(fd.as_raw_fd(), &self.target) {
+        match connect(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(address, PORT))) {
             Ok(()) | Err(Errno::EINPROGRESS) => {}
-            Err(error) => return Err(error).context(|| format!("connections: cannot connect to {}", self.address)),
+            Err(error) => return Err(error).context(|| format!("connections: cannot connect to {address}")),
         }
         self.epoll
             .add(&fd, EpollEvent::new(EpollFlags::EPOLLOUT, slot as u64))
@@ -189,8 +194,8 @@ impl Opener {
         }
         if self.failures > MAX_FAILED {
             return Err(Error::new(format!(
-                "connections to {}: {} failed",
-                self.address, self.failures
+                "connections to {:?}: {} failed",
+                self.addresses, self.failures
             )));
         }
         self.flights[slot] = None;
