@@ -459,7 +459,7 @@ pub(super) fn beside<F: Family>(
     let key = datagram.flow_key(attachment.vni);
     let now = helper::now_ticks();
     if let Some(found) = flows::find::<F>(&key, now) {
-        return follow_direct::<F>(&key, &found, datagram, now);
+        return known_direct::<F>(&key, &found, datagram, now);
     }
     if datagram.protocol == ipv4::TCP && !datagram.opens() {
         return Ok(None);
@@ -486,7 +486,7 @@ pub(super) fn beside<F: Family>(
 }
 
 #[inline(always)]
-fn follow_direct<F: Family>(
+fn known_direct<F: Family>(
     key: &FlowKey<F::Ip>,
     found: &Found<F::Ip>,
     datagram: &Datagram<F::Ip>,

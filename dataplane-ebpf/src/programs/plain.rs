@@ -1,5 +1,5 @@
 //! What makes up the load, in one go: a plain IPv4 packet to a peer, or from one, over IPv4. TCP or UDP, whole, without options, not too
-//! long, and if its connection is balanced, then one that is known and keeps its ports.
+//! long, and if its connection is balanced, then one that is known and keeps its ports. Of a new one it is left to the program that chooses.
 //!
 //! Whatever is not plain in any way is left, untouched and uncounted, to the general way, which decides alike. So nothing is dropped
 //! here but what the kernel refuses once it has begun.
@@ -14,7 +14,7 @@ use super::maps::{self, FamilyMaps};
 use super::verdict::Verdict;
 use weft_dataplane::abi::flow::{self, DIRECT, REPLY};
 use weft_dataplane::abi::{
-    Attachment, Counter, Flow, FlowKey, Node, OverlayAddress, Peer, V4, front, mapped, node, peer,
+    Attachment, Counter, Flow, FlowKey, Node, OverlayAddress, Peer, V4, front, jump, mapped, node, peer,
 };
 use weft_dataplane::packet::{
     Ethernet, Header, Ipv4, Ports, Tcp, TunnelIpv4, Udp, checksum, ethernet, hash, ipv4, transport, vxlan,
@@ -81,8 +81,7 @@ impl Plain {
             self.headers = Ipv4::LENGTH + Udp::LENGTH;
         } else if protocol == ipv4::TCP {
             let tcp = headers.next::<Tcp>()?;
-            // What opens a connection may have to say what fits.
-            if tcp.header_length() == 0 || tcp.flags[0] & transport::SYN != 0 {
+            if tcp.header_length() == 0 {
                 return None;
             }
             self.key.source_port = tcp.source;
@@ -98,7 +97,8 @@ impl Plain {
         self.protocol = u32::from(protocol);
         self.tos = u32::from(ip.tos[0]);
         self.ttl = u32::from(ip.ttl[0]);
-        Some(())
+        // What opens a connection may have to say what fits.
+        (self.tcp_flags as u8 & transport::SYN == 0 || maps::clamp(&vni).is_none()).then_some(())
     }
 
     /// A hash of its flow.
@@ -185,7 +185,10 @@ pub(super) fn to_peer(packet: &mut Packet, attachment: &Attachment) -> Option<Ve
 #[inline(always)]
 fn to_backend(packet: &mut Packet, attachment: &Attachment, plain: &Plain) -> Option<Verdict> {
     let now = helper::now_ticks();
-    let found = flows::find_alive::<Inet>(&plain.key, now)?;
+    let Some(found) = flows::find_alive::<Inet>(&plain.key, now) else {
+        // All that the general way looks at before is right.
+        return Some(packet.go_on(jump::BALANCE));
+    };
     let flow = found.flow;
     if flow.flags & (DIRECT | REPLY) != 0
         || transport::opens(plain.tcp_flags as u8)
