@@ -113,6 +113,7 @@ async fn run(config: Config) -> Result<(), String> {
     let listener = api::bind(&config.api_socket).await.map_err(|error| error.to_string())?;
     let _socket_file = api::SocketFile::at(&config.api_socket);
     let underlay = netlink::watch_underlay().map_err(|error| error.to_string())?;
+    let neighbors = netlink::watch_neighbors().map_err(|error| error.to_string())?;
     let _pidfile = config.write_pidfile().map_err(|error| error.to_string())?;
     let dataplane = load_dataplane(&config, &netlink, uplink.ifindex).await?;
 
@@ -137,6 +138,7 @@ async fn run(config: Config) -> Result<(), String> {
         store,
         netlink,
         underlay,
+        neighbors,
     };
     let daemon = Daemon::start(parts, handle.clone()).await?;
     let (stop_api, api_stopped) = tokio::sync::oneshot::channel::<()>();

@@ -8,7 +8,7 @@ use weft::dataplane::Dataplane;
 use weft_core::reconcile::{Entry, Step};
 use weft_dataplane::abi::{
     Backend, BackendKey, Flow, FlowKey, MapType, OverlayAddress, Peer, Service, Sizes, V4, filter, flow, front, mapped,
-    service,
+    neighbor, service,
 };
 use weft_tests::programs::{Loaded, VNI, config};
 
@@ -128,6 +128,7 @@ fn a_large_cluster_fits_into_256_mib() {
         front::PLACES_NAME,
         front::NODES_NAME,
         front::LINKS_NAME,
+        neighbor::NAME,
     ] {
         let bytes = bytes(&MapData::from_pin(dataplane.pin_of(array)).unwrap());
         sum += bytes;

@@ -1,11 +1,13 @@
 //! What others do to the interfaces, programs and pins of a host while `weftd` runs: noticed, named, and put right where that is possible.
 
+use aya::maps::{Array, Map, MapData};
 use nix::sys::signal::{Signal, kill};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use weft_dataplane::abi::Neighbor;
 use weft_tests::misuse::{enter, refused};
 use weft_tests::rig::{Container, Error, Host, Options, Result, Rig, object, program, wait_until};
 use weft_tests::story::{Cluster, NETWORK, SOON, entries, equal, wait_names};
-use weft_tests::traffic::ping;
+use weft_tests::traffic::{UdpEcho, ping, udp_ask};
 
 /// Two hosts with a container each.
 struct Pair {
@@ -64,6 +66,40 @@ fn mtu(host: &Host) -> Result<u64> {
     let nodes = entries(host, "/maps/nodes")?;
     let mtu = nodes.first().and_then(|node| node["mtu"].as_u64());
     mtu.ok_or_else(|| Error::new(format!("no MTU in {nodes:?}")))
+}
+
+/// The MAC with which the programs send to other nodes while the kernel knows it.
+fn neighbor(host: &Host) -> Result<Option<[u8; 6]>> {
+    let generations = std::fs::read_dir(host.pins()).map_err(|error| Error::new(error.to_string()))?;
+    for generation in generations.flatten() {
+        let Ok(data) = MapData::from_pin(generation.path().join(weft_dataplane::abi::neighbor::NAME)) else {
+            continue;
+        };
+        let map = Array::<_, Neighbor>::try_from(Map::Array(data)).map_err(|error| Error::new(error.to_string()))?;
+        let found = map.iter().flatten().find(|slot| slot.ifindex != 0);
+        return Ok(found.map(|slot| slot.destination));
+    }
+    Err(Error::new("no map of neighbours is pinned".to_owned()))
+}
+
+#[test]
+fn another_hosts_mac_may_change() -> Result<()> {
+    let pair = Pair::start()?;
+    let server = SocketAddr::from((pair.bob.address()?, 9000));
+    let _echo = UdpEcho::start(&pair.bob, server, b"bob");
+    let other = pair.cluster.rig.hosts[1].netns();
+    for last in [0xa1, 0xa2] {
+        let mac = [2, 0, 0, 0, 9, last];
+        let text = mac.map(|byte| format!("{byte:02x}")).join(":");
+        other.ip(&format!("link set eth0 address {text}"))?;
+        wait_until(SOON, "the programs send to the new MAC", || {
+            // Whoever is asked for an answer by a host takes its MAC over.
+            udp_ask(&pair.alice, server, 100).map_err(Error::new)?;
+            equal(neighbor(pair.host())?, Some(mac))
+        })?;
+        equal(udp_ask(&pair.alice, server, 100), Ok(b"bob".to_vec()))?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -2,17 +2,24 @@
 
 use aya::Pod;
 use aya::maps::{Array, Map, MapData};
+use weft::dataplane::{LinkAddresses, Neighborhood};
 use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_dataplane::abi::front::{self, LinkSlot, NodeSlot, PlaceSlot};
-use weft_dataplane::abi::{Endpoint, OverlayAddress, Peer, Service, mapped};
-use weft_tests::programs::{Lab, Loaded, VNI, config};
+use weft_dataplane::abi::{Endpoint, Neighbor, OverlayAddress, Peer, Service, mapped, neighbor};
+use weft_tests::packet::{Datagram, Payload};
+use weft_tests::programs::{ALICE, Action, CAROL, Lab, Loaded, UPLINK, VNI, VTEP, config};
+
+fn slots<S: Pod>(dataplane: &Loaded, name: &str) -> Array<MapData, S> {
+    let data = MapData::from_pin(dataplane.pin_of(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    Map::Array(data)
+        .try_into()
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+}
 
 fn slot<S: Pod>(dataplane: &Loaded, name: &str, index: u32) -> S {
-    let data = MapData::from_pin(dataplane.pin_of(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let array: Array<MapData, S> = Map::Array(data)
-        .try_into()
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
-    array.get(&index, 0).unwrap_or_else(|error| panic!("{name}: {error}"))
+    slots(dataplane, name)
+        .get(&index, 0)
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 fn place(dataplane: &Loaded, key: &OverlayAddress) -> Option<PlaceSlot> {
@@ -132,4 +139,67 @@ fn interfaces_and_nodes_come_and_go_with_their_entries() {
         let slot: NodeSlot = slot(&lab.dataplane, front::NODES_NAME, front::node_of(vtep));
         assert_ne!(slot.vtep, *vtep);
     }
+}
+
+/// Destination and source of the outer Ethernet header, as the program leaves it. The kernel writes it anew where it looks the neighbour up.
+fn outer(lab: &Lab, payload: Payload) -> ([u8; 6], [u8; 6]) {
+    let outcome = lab.from_alice(&Datagram::new(ALICE, CAROL, payload).bytes());
+    assert_eq!(outcome.action, Action::Redirect);
+    let part = |first: usize| outcome.packet[first..first + 6].try_into().unwrap_or_default();
+    (part(0), part(6))
+}
+
+#[test]
+fn a_neighbour_is_written_while_it_is_known_and_for_its_device_only() {
+    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 0xc];
+    let mut lab = Lab::new();
+    let vtep = mapped(VTEP.1);
+    let present = lab.dataplane.present().unwrap_or_else(|error| panic!("{error}"));
+    let node = present.nodes[&vtep];
+    let known = |ifindex, destination| {
+        let addresses = LinkAddresses {
+            destination,
+            source: UPLINK.0,
+        };
+        Neighborhood::from([((ifindex, node.next_hop.last_four().into()), addresses)])
+    };
+    let refresh = |lab: &mut Lab, known: &Neighborhood| {
+        lab.dataplane
+            .refresh_neighbors(known)
+            .unwrap_or_else(|error| panic!("{error}"));
+    };
+    let udp = || Payload::Udp(1, 2, vec![7]);
+    let unknown = outer(&lab, udp());
+    assert_ne!(unknown, (VTEP.0, UPLINK.0));
+    refresh(&mut lab, &known(node.ifindex + 1, VTEP.0));
+    assert_eq!(outer(&lab, udp()), unknown, "of another device");
+    for destination in [VTEP.0, OTHER] {
+        refresh(&mut lab, &known(node.ifindex, destination));
+        assert_eq!(outer(&lab, udp()), (destination, UPLINK.0));
+    }
+    assert_eq!(
+        outer(&lab, Payload::Echo(1)),
+        unknown,
+        "what is not plain is left to the kernel"
+    );
+
+    let mut map = slots::<Neighbor>(&lab.dataplane, neighbor::NAME);
+    let index = neighbor::slot_of(&vtep);
+    let fresh = slot::<Neighbor>(&lab.dataplane, neighbor::NAME, index);
+    let age = weft_dataplane::abi::flow::ticks_of_seconds(neighbor::SECONDS + 1);
+    let old = Neighbor {
+        until: fresh.until.wrapping_sub(age),
+        ..fresh
+    };
+    map.set(index, old, 0).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(outer(&lab, udp()), unknown, "its time is over");
+    map.set(index, fresh, 0).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(outer(&lab, udp()), (OTHER, UPLINK.0));
+
+    lab.apply(&[Step::Put(Entry::Node(vtep, node))]);
+    assert_eq!(outer(&lab, udp()), unknown, "the way may be another one");
+    refresh(&mut lab, &known(node.ifindex, VTEP.0));
+    assert_eq!(outer(&lab, udp()), (VTEP.0, UPLINK.0));
+    refresh(&mut lab, &Neighborhood::new());
+    assert_eq!(outer(&lab, udp()), unknown, "the kernel would ask first");
 }

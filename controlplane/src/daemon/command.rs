@@ -331,6 +331,8 @@ pub enum Command {
     NetworkKnown(Box<cluster::Network>),
     /// How the underlay reaches the VTEPs that were asked for.
     Routes(BTreeMap<IpAddr, weft_dataplane::abi::Node>),
+    /// The neighbours that the kernel would send to unasked.
+    Neighbors(crate::dataplane::Neighborhood),
     /// What became of the uplink.
     UplinkSeen(super::UplinkSeen),
     /// The host-side interfaces of endpoints that exist.

@@ -11,6 +11,7 @@ mod follow;
 mod keys;
 mod membership;
 mod namespaces;
+mod neighbors;
 mod recording;
 mod settings;
 mod swarm;
@@ -92,6 +93,8 @@ pub struct Parts {
     pub netlink: Netlink,
     /// Tells when routes or links change.
     pub underlay: mpsc::Receiver<UnderlayChanged>,
+    /// Notices that the kernel's neighbour table changed.
+    pub neighbors: mpsc::Receiver<()>,
 }
 
 /// The owner of all state.
@@ -163,6 +166,11 @@ impl Daemon {
             swarm_joining: false,
             swarm_ended: None,
         };
+        tokio::spawn(neighbors::follow(
+            daemon.netlink.clone(),
+            parts.neighbors,
+            daemon.handle.clone(),
+        ));
         daemon.read_maps();
         daemon.restore_membership().await?;
         daemon.restore_endpoints().await?;
@@ -291,6 +299,7 @@ impl Daemon {
                 let now = self.now();
                 self.node.handle(now, Input::Routes(routes));
             }
+            Command::Neighbors(known) => self.neighbors(&known),
             Command::HostInterfaces { before, present } => self.host_interfaces(&before, &present),
             Command::UplinkSeen(seen) => self.uplink_seen(seen),
             Command::Namespaces(reply) => {

@@ -204,7 +204,8 @@ fn run(program: &SchedClassifier, frames: &[Vec<u8>]) -> Result<(), ExpiryError>
     Ok(())
 }
 
-fn now_ticks() -> u32 {
+/// The present point in time, as the programs have it.
+pub(super) fn now_ticks() -> u32 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
         let (seconds, nanoseconds) = (now.tv_sec().cast_unsigned(), now.tv_nsec().cast_unsigned());
         seconds * 1_000_000_000 + nanoseconds

@@ -2,6 +2,7 @@
 
 use super::expiry::{OfVip, member};
 use super::front::{self as fronts, Front};
+use super::neighbors::Neighbors;
 use super::raw::{RawMap, Reads};
 use aya::Ebpf;
 use aya::Pod;
@@ -17,7 +18,7 @@ use weft_dataplane::abi::{
     Affinity, Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts,
     MaglevKey, MaglevPart, MaglevTable, MapType, MemberKey, Network, Node, OverlayAddress, Peer, Service, Sizes, V4,
     V6, affinity, answer, attachment, backend, clamp, counter, endpoint, filter, flow, fragment, front, jump, load,
-    maglev, network, node, peer, scratch, service,
+    maglev, neighbor, network, node, peer, scratch, service,
 };
 use weft_diag::{MapDump, MapSummary};
 
@@ -25,7 +26,7 @@ use weft_diag::{MapDump, MapSummary};
 pub const MAX_DUMP_ENTRIES: usize = 10_000;
 
 /// Names of all maps, in the order that diagnostics print them.
-pub(super) const NAMES: [&str; 46] = [
+pub(super) const NAMES: [&str; 47] = [
     attachment::NAME,
     network::NAME,
     clamp::NAME,
@@ -72,6 +73,7 @@ pub(super) const NAMES: [&str; 46] = [
     front::PLACES_NAME,
     front::NODES_NAME,
     front::LINKS_NAME,
+    neighbor::NAME,
 ];
 
 /// Why a map could not be read or written.
@@ -316,6 +318,8 @@ macro_rules! tables {
             $(pub(super) $field: Table<$key, $value>,)+
             /// What the load looks up before the hash maps.
             pub(super) front: Front,
+            /// What it sends to other nodes with.
+            pub(super) neighbors: Neighbors,
             counters: PerCpuArray<MapData, u64>,
         }
 
@@ -325,6 +329,7 @@ macro_rules! tables {
                 Ok(Maps {
                     $($field: Table::take(ebpf, $name, sizes.of($name).unwrap_or_default())?,)+
                     front: Front::take(ebpf)?,
+                    neighbors: Neighbors::take(ebpf)?,
                     counters: take(ebpf, counter::NAME)?
                         .try_into()
                         .map_err(|error: MapError| MapsError::Shape {
@@ -458,7 +463,11 @@ impl Maps {
             return self.perform_behind(step);
         };
         self.front.leave(key)?;
+        self.neighbors.leave(step)?;
         let performed = self.perform_behind(step);
+        if performed.is_ok() {
+            self.neighbors.note(step);
+        }
         // Also of what is there after a failure.
         fronts::enter(self, key)?;
         performed
@@ -494,6 +503,11 @@ impl Maps {
             Step::Remove(EntryKey::Service6(key)) => self.rotations6.remove(key),
             _ => Ok(()),
         }
+    }
+
+    /// The nodes that are in the kernel.
+    pub(super) fn read_nodes(&self) -> Result<BTreeMap<V6, Node>, MapsError> {
+        self.nodes.read()
     }
 
     fn dump_counters(&self) -> Result<MapDump, MapsError> {

@@ -13,6 +13,7 @@ mod front;
 mod log;
 mod maps;
 mod migrate;
+mod neighbors;
 mod object;
 mod pins;
 mod raw;
@@ -28,6 +29,7 @@ pub use features::{Choice, Feature, FeatureError, Features, Forced, wants_encap_
 pub use log::ProgramLog;
 pub use maps::{ApplyError, MAX_DUMP_ENTRIES, MapsError};
 pub use migrate::MigrateError;
+pub use neighbors::{LinkAddresses, Neighborhood};
 pub use object::{Object, ObjectError};
 
 use crate::lock::{Lock, LockError};
@@ -267,6 +269,11 @@ impl Dataplane {
     /// what is missing.
     pub fn apply(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
         self.maps.apply(steps)
+    }
+
+    /// What the kernel's neighbour table says now of the ways to other nodes: packets are sent with it for as long as that is fresh.
+    pub fn refresh_neighbors(&mut self, known: &Neighborhood) -> Result<(), MapsError> {
+        neighbors::refresh(&mut self.maps, known)
     }
 
     /// The raw content of a map; the error names the maps there are.

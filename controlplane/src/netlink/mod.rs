@@ -9,6 +9,7 @@ mod endpoint;
 mod error;
 mod gro;
 mod link;
+mod neighbor;
 mod route;
 mod watch;
 
@@ -17,7 +18,7 @@ pub use error::NetlinkError;
 pub use gro::{EncapDevice, GRO_DEVICE, GroDevice};
 pub use link::{Enslaved, Link, MTU_MAX, MTU_MIN};
 pub use route::{RouteError, UnderlayRoute, Uplink};
-pub use watch::{UnderlayChanged, watch_underlay};
+pub use watch::{UnderlayChanged, watch_neighbors, watch_underlay};
 
 use crate::netns::Netns;
 use std::io;

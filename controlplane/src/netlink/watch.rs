@@ -18,8 +18,8 @@ pub struct UnderlayChanged;
 /// How long it must be quiet before a notice goes out: a link that comes up brings a dozen messages within some milliseconds.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// The longest that a notice is held back while it does not get quiet, as a routing daemon loading its table.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// For how many times as long a notice is held back while it does not get quiet, as a routing daemon loading its table.
+const PATIENCE: u32 = 20;
 
 /// Pause after the socket failed, so that a lasting failure does not spin.
 const RETRY: Duration = Duration::from_secs(1);
@@ -30,42 +30,58 @@ const NOTICES: usize = 1;
 /// `RTNLGRP_LINK`, `_TC`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE`, the same of IPv6, and `_NEXTHOP` (`linux/rtnetlink.h`).
 const GROUPS: [u32; 9] = [1, 4, 5, 7, 8, 9, 11, 19, 32];
 
+/// `RTNLGRP_LINK` and `_NEIGH`.
+const NEIGHBOR_GROUPS: [u32; 2] = [1, 3];
+
 /// A notice each time that routes, links or addresses in the namespace of the calling thread have changed and are quiet again.
 /// Interfaces of weft itself do not count, but that an endpoint's is removed does: its namespace may have ended. Ends when the receiver is dropped. Needs a tokio runtime.
 pub fn watch_underlay() -> Result<mpsc::Receiver<UnderlayChanged>, NetlinkError> {
+    watch(&GROUPS, UnderlayChanged, QUIET)
+}
+
+/// A notice soon after the kernel's neighbour table has changed, or a link. Needs a tokio runtime.
+pub fn watch_neighbors() -> Result<mpsc::Receiver<()>, NetlinkError> {
+    watch(&NEIGHBOR_GROUPS, (), Duration::from_millis(1))
+}
+
+fn watch<T: Copy + Send + 'static>(
+    groups: &[u32],
+    notice: T,
+    quiet: Duration,
+) -> Result<mpsc::Receiver<T>, NetlinkError> {
     let runtime = super::runtime()?;
-    let socket = subscribe().map_err(NetlinkError::Open)?;
+    let socket = subscribe(groups).map_err(NetlinkError::Open)?;
     let (notices, receiver) = mpsc::channel(NOTICES);
     runtime.spawn(async move {
         tokio::select! {
-            () = follow(socket, &notices) => {}
+            () = follow(socket, &notices, notice, quiet) => {}
             () = notices.closed() => {}
         }
     });
     Ok(receiver)
 }
 
-fn subscribe() -> io::Result<TokioSocket> {
+fn subscribe(groups: &[u32]) -> io::Result<TokioSocket> {
     let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
     socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
-    for group in GROUPS {
-        socket.socket_mut().add_membership(group)?;
+    for group in groups {
+        socket.socket_mut().add_membership(*group)?;
     }
     Ok(socket)
 }
 
-async fn follow(socket: TokioSocket, notices: &mpsc::Sender<UnderlayChanged>) {
+async fn follow<T: Copy>(socket: TokioSocket, notices: &mpsc::Sender<T>, notice: T, quiet: Duration) {
     loop {
         while !changed(&socket).await {}
-        let latest = Instant::now() + PATIENCE;
-        let mut quiet = Instant::now() + QUIET;
-        while let Ok(relevant) = timeout_at(quiet.min(latest), changed(&socket)).await {
+        let latest = Instant::now() + quiet * PATIENCE;
+        let mut until = Instant::now() + quiet;
+        while let Ok(relevant) = timeout_at(until.min(latest), changed(&socket)).await {
             if relevant {
-                quiet = Instant::now() + QUIET;
+                until = Instant::now() + quiet;
             }
         }
         // A full channel holds a notice that nobody has read yet.
-        let _ = notices.try_send(UnderlayChanged);
+        let _ = notices.try_send(notice);
     }
 }
 

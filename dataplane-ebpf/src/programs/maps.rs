@@ -13,9 +13,9 @@ use aya_ebpf::programs::TcContext;
 use weft_dataplane::abi::flow::Timeouts;
 use weft_dataplane::abi::front::{LinkSlot, NodeSlot, PlaceSlot};
 use weft_dataplane::abi::{
-    Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, Network,
-    Node, OverlayAddress, Peer, Service, V4, V6, VXLAN_PORT, answer, attachment, backend, clamp, counter, endpoint,
-    flow, fragment, front, jump, network, node, peer, scratch, service,
+    Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip, Neighbor,
+    Network, Node, OverlayAddress, Peer, Service, V4, V6, VXLAN_PORT, answer, attachment, backend, clamp, counter,
+    endpoint, flow, fragment, front, jump, neighbor, network, node, peer, scratch, service,
 };
 
 /// UDP port of the data path; the loader sets it.
@@ -127,6 +127,7 @@ maps! {
     "front_places" is front::PLACES_NAME, FRONT_PLACES: Array<PlaceSlot> = Array::with_max_entries(front::PLACES, 0);
     "front_nodes" is front::NODES_NAME, FRONT_NODES: Array<NodeSlot> = Array::with_max_entries(front::NODES, 0);
     "front_links" is front::LINKS_NAME, FRONT_LINKS: Array<LinkSlot> = Array::with_max_entries(front::LINKS, 0);
+    "neighbors" is neighbor::NAME, NEIGHBORS: Array<Neighbor> = Array::with_max_entries(neighbor::MAX_ENTRIES, 0);
     "counters" is counter::NAME, COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::MAX_ENTRIES, 0);
 }
 
@@ -186,6 +187,16 @@ pub(super) fn node_by_slot(vtep: &V6) -> Option<&'static Node> {
         Some(slot) if slot.vtep == *vtep => Some(&slot.node),
         _ => node(vtep),
     }
+}
+
+/// The link addresses on the way to a VTEP over IPv4 by this device, while they are known.
+#[inline(always)]
+pub(super) fn neighbor(vtep: &V6, ifindex: u32, now: u32) -> Option<&'static Neighbor> {
+    // SAFETY: as in `look_up!`.
+    let slot = NEIGHBORS
+        .get_ptr(neighbor::slot_of(vtep))
+        .map(|slot| unsafe { &*slot })?;
+    slot.holds(vtep.last_four(), ifindex, now).then_some(slot)
 }
 
 /// What an address is, if it is one thing and its slot holds it.

@@ -245,8 +245,15 @@ fn send(
     if packet.grow(node::IPV4).is_err() {
         return Some(Verdict::Drop(Counter::DropAdjustRoom));
     }
+    let neighbor = maps::neighbor(&peer.vtep, node.ifindex, helper::now_ticks());
     let mut headers = packet.headers();
-    headers.skip(Ethernet::LENGTH);
+    let Some(ethernet) = headers.next::<Ethernet>() else {
+        return Some(Verdict::Drop(Counter::DropTruncated));
+    };
+    if let Some(neighbor) = neighbor {
+        ethernet.destination = neighbor.destination;
+        ethernet.source = neighbor.source;
+    }
     let Some(tunnel) = headers.next::<TunnelIpv4>() else {
         return Some(Verdict::Drop(Counter::DropTruncated));
     };
@@ -267,10 +274,11 @@ fn send(
         };
         translate(ip, flow, difference);
     }
-    Some(Verdict::Redirect(
-        Counter::Encapsulated,
-        packet.redirect_neigh(node::IPV4, node.ifindex, &node.next_hop),
-    ))
+    let action = match neighbor {
+        Some(_) => packet.redirect(node.ifindex),
+        None => packet.redirect_neigh(node::IPV4, node.ifindex, &node.next_hop),
+    };
+    Some(Verdict::Redirect(Counter::Encapsulated, action))
 }
 
 /// Writes the addresses of `flow`, which differ by `difference`.
