@@ -89,6 +89,41 @@ mod services {
     }
 
     #[test]
+    fn an_update_of_an_earlier_version_is_refused() {
+        let daemon = furnished();
+        let seen = get(&daemon, "/services/web")["Version"]["Index"].as_u64().unwrap();
+        let update = |version: &str, policy: &str| {
+            let body = json!({"EndpointSpec": {"Policy": policy}});
+            call(
+                &daemon,
+                "POST",
+                &format!("/services/web/update?version={version}"),
+                body,
+            )
+        };
+        assert_eq!(update(&seen.to_string(), "maglev").0, 200);
+        let now = get(&daemon, "/services/web")["Version"]["Index"].as_u64().unwrap();
+        for (version, status, told) in [
+            (
+                seen.to_string(),
+                409,
+                format!(
+                    "service web has changed: its version is {now}, and the update is of version {seen}; look at it again"
+                ),
+            ),
+            (
+                "new".to_owned(),
+                400,
+                "version \"new\" is no number: Version.Index of the service is wanted".to_owned(),
+            ),
+        ] {
+            assert_eq!(update(&version, "round-robin"), (status, json!({"message": told})));
+        }
+        let spec = &get(&daemon, "/services/web")["Spec"]["EndpointSpec"];
+        assert_eq!(spec["Policy"], "maglev");
+    }
+
+    #[test]
     fn tasks_have_weights() {
         let daemon = furnished();
         assert_eq!(get(&daemon, "/tasks")[0]["Weight"], 1);

@@ -57,9 +57,29 @@ pub(super) async fn create(
     }
 }
 
+/// Of which version of a service an update is; Docker wants to be told, here it may be left out.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct OfVersion {
+    /// `Version.Index` of the service as it was looked at.
+    version: Option<String>,
+}
+
+impl OfVersion {
+    fn version(self) -> Result<Option<u64>, Refusal> {
+        let Some(text) = self.version else { return Ok(None) };
+        let wrong = |_| {
+            Refusal::invalid(format!(
+                "version {text:?} is no number: Version.Index of the service is wanted"
+            ))
+        };
+        text.parse().map(Some).map_err(wrong)
+    }
+}
+
 pub(super) async fn update(
     State(handle): State<Handle>,
     Path(service): Path<String>,
+    Query(of): Query<OfVersion>,
     Body(body): Body<ServiceUpdate>,
 ) -> Result<Json<ServiceUpdated>, Refusal> {
     let EndpointUpdate { policy, affinity } = body.endpoint_spec;
@@ -68,6 +88,7 @@ pub(super) async fn update(
         policy,
         affinity,
         weights: body.weights,
+        version: of.version()?,
     };
     match ask_manager(&handle, request).await? {
         Reply::Service(_) => Ok(Json(ServiceUpdated::default())),

@@ -62,7 +62,11 @@ impl State {
                 policy,
                 affinity,
                 weights,
-            } => self.update_service(at, service, *policy, *affinity, weights),
+                version,
+            } => {
+                self.is_version(service, *version)?;
+                self.update_service(at, service, *policy, *affinity, weights)
+            }
             Request::ServiceList => look(Reply::Services(self.services_by_name())),
             Request::ServiceInspect { service } => look(Reply::Service(self.find_service(service)?.clone())),
             Request::ServiceRemove { service } => self.remove_service(service),

@@ -244,6 +244,9 @@ pub enum Request {
         /// Weights by name or id of the task; 0 lets it drain.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         weights: BTreeMap<String, u32>,
+        /// The version of the service that this is a change of, if whoever asks has looked at it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<u64>,
     },
     /// All services.
     ServiceList,

@@ -76,6 +76,18 @@ impl State {
     }
 
     /// What is as it was already is no change.
+    /// Refuses what was asked for with another version of the service in view.
+    pub(super) fn is_version(&self, text: &str, version: Option<u64>) -> Result<(), Refusal> {
+        let service = self.find_service(text)?;
+        match version {
+            Some(version) if version != service.version => Err(Refusal::conflict(format!(
+                "service {} has changed: its version is {}, and the update is of version {version}; look at it again",
+                service.name, service.version
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn update_service(
         &self,
         at: Moment,

@@ -25,6 +25,7 @@ fn update(service: &str, policy: Option<Policy>, affinity: Option<u32>, weights:
         policy,
         affinity,
         weights: weights.iter().map(|(task, weight)| ((*task).into(), *weight)).collect(),
+        version: None,
     }
 }
 
