@@ -127,7 +127,8 @@ fn an_ordinary_restart_keeps_the_generation_and_replaces_the_program_at_once() {
     let config = config();
     let (namespace, kept) = left_behind(&config);
     let (before, old) = (pinned(&config.pin_directory), program(&namespace));
-    let second = Loaded::new(&config);
+    // Filters are found where the interface is.
+    let second = namespace.enter(|| Loaded::new(&config));
     assert_eq!(pinned(&config.pin_directory), before);
     assert_eq!(second.dump("flows").unwrap().entries, kept);
     let new = program(&namespace);
@@ -170,7 +171,7 @@ fn a_map_that_is_not_as_its_version_has_it_is_named_and_nothing_is_touched() {
         "{refusal}"
     );
     assert_eq!((pinned(&config.pin_directory), program(&namespace)), before);
-    clean_up(&config.pin_directory).unwrap();
+    namespace.enter(|| clean_up(&config.pin_directory)).unwrap();
     assert!(!config.pin_directory.exists());
     eventually("the program is detached", || program(&namespace).is_empty());
 }
