@@ -393,8 +393,9 @@ impl Takeover {
             for copying in &mut self.copying {
                 copying.pass(&self.hasher)?;
             }
-            // The first pass may have taken a while; this one is short, and so is what the last has to do.
-            for copying in &mut self.copying {
+            // The first pass may have taken a while; this one is short, and so is what the last has to do. The rings of connections are
+            // copied before these: of those that begin between this and the last pass the new programs do not know yet.
+            for copying in self.copying.iter_mut().rev() {
                 let entries = copying.pass(&self.hasher)?;
                 tracing::info!(map = %copying.old_path.display(), entries = copying.copied.len(), again = entries, "pinned map converted");
             }
