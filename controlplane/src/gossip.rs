@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use weft_core::networkdb::stream::{Completeness, completeness};
 use weft_core::networkdb::{Input, StreamId};
 
@@ -61,10 +61,23 @@ impl std::fmt::Debug for Event {
     }
 }
 
+/// How long a start waits for its port, and how often it tries: a daemon that was killed just now may hold it for a moment longer.
+const IN_USE_PATIENCE: Duration = Duration::from_secs(2);
+const IN_USE_RETRY: Duration = Duration::from_millis(50);
+
 impl Sockets {
-    /// Binds both sockets. The error names the address.
-    pub fn bind(listen: SocketAddr) -> Result<Sockets, String> {
-        let (udp, tcp) = Self::open(listen).map_err(|(protocol, error)| match error.kind() {
+    /// Binds both sockets; a port that is in use is waited for a little. The error names the address.
+    pub async fn bind(listen: SocketAddr) -> Result<Sockets, String> {
+        let deadline = Instant::now() + IN_USE_PATIENCE;
+        let opened = loop {
+            match Self::open(listen) {
+                Err((_, error)) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                    sleep(IN_USE_RETRY).await;
+                }
+                opened => break opened,
+            }
+        };
+        let (udp, tcp) = opened.map_err(|(protocol, error)| match error.kind() {
             io::ErrorKind::AddrInUse => {
                 format!("gossip-port: {protocol} {listen} is in use; stop the other program or choose another gossip-port or listen-addr")
             }

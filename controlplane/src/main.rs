@@ -72,10 +72,6 @@ fn init_log(config: &Config) {
         .init();
 }
 
-/// How long a start waits for the gossip port, and how often it tries.
-const BIND_PATIENCE: Duration = Duration::from_secs(2);
-const BIND_RETRY: Duration = Duration::from_millis(50);
-
 /// Two worker threads: the daemon's loop, and everything that waits for the kernel or for others.
 ///
 /// What only looks comes first, the kernel is changed last: a start that fails leaves nothing attached, pinned or listening.
@@ -112,7 +108,7 @@ async fn run(config: Config) -> Result<(), String> {
     if let Some(enslaved) = netlink.enslaved(uplink.ifindex).await.map_err(uplink_failed)? {
         return Err(format!("uplink: {enslaved}"));
     }
-    let sockets = bind_gossip(SocketAddr::new(listen, config.gossip_port)).await?;
+    let sockets = Sockets::bind(SocketAddr::new(listen, config.gossip_port)).await?;
     let store = NodeStore::open(&config.data_dir).map_err(|error| format!("data-dir: {error}"))?;
     let listener = api::bind(&config.api_socket).await.map_err(|error| error.to_string())?;
     let _socket_file = api::SocketFile::at(&config.api_socket);
@@ -155,17 +151,6 @@ async fn run(config: Config) -> Result<(), String> {
     let _ = api.await;
     tracing::info!("stopped; the programs and maps stay, and traffic goes on");
     Ok(())
-}
-
-/// A daemon that was killed just now may hold its port for a moment longer.
-async fn bind_gossip(address: SocketAddr) -> Result<Sockets, String> {
-    let deadline = tokio::time::Instant::now() + BIND_PATIENCE;
-    loop {
-        match Sockets::bind(address) {
-            Err(_) if tokio::time::Instant::now() < deadline => tokio::time::sleep(BIND_RETRY).await,
-            bound => return bound,
-        }
-    }
 }
 
 async fn advertise_address(config: &Config, netlink: &Netlink) -> Result<IpAddr, String> {

@@ -24,6 +24,8 @@ pub struct Link {
     pub name: String,
     /// Its MTU, bytes.
     pub mtu: u32,
+    /// Its link address, if that is one of Ethernet's.
+    pub address: Option<[u8; 6]>,
     /// Whether it was set up (`IFF_UP`).
     pub up: bool,
     /// Whether it is the loopback device.
@@ -43,6 +45,7 @@ impl Link {
             ifindex: message.header.index,
             name: String::new(),
             mtu: 0,
+            address: None,
             up: flags.contains(LinkFlags::Up),
             loopback: flags.contains(LinkFlags::Loopback),
             kind: String::new(),
@@ -53,6 +56,7 @@ impl Link {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::Address(bytes) => link.address = bytes.as_slice().try_into().ok(),
                 LinkAttribute::Controller(master) => link.master = Some(*master).filter(|master| *master > 0),
                 LinkAttribute::LinkInfo(infos) => link.read_infos(infos),
                 _ => {}

@@ -5,7 +5,6 @@ use super::{Netlink, NetlinkError};
 use crate::dataplane::{LinkAddresses, Neighborhood};
 use futures_util::TryStreamExt;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -13,15 +12,11 @@ use std::net::Ipv4Addr;
 impl Netlink {
     /// The IPv4 neighbours on Ethernet that the kernel would send to without asking first (`NUD_CONNECTED`).
     pub async fn neighborhood(&self) -> Result<Neighborhood, NetlinkError> {
-        let links: Vec<LinkMessage> = self
-            .handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(refused("list the interfaces"))?;
-        let own: BTreeMap<u32, [u8; 6]> = links.iter().filter_map(address_of).collect();
+        let links = self.links().await?;
+        let own: BTreeMap<u32, [u8; 6]> = links
+            .iter()
+            .filter_map(|link| Some((link.ifindex, link.address?)))
+            .collect();
         let neighbors = self
             .handle
             .neighbours()
@@ -37,14 +32,6 @@ impl Netlink {
             })
             .collect())
     }
-}
-
-fn address_of(link: &LinkMessage) -> Option<(u32, [u8; 6])> {
-    let address = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Address(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok(),
-        _ => None,
-    });
-    address.map(|address| (link.header.index, address))
 }
 
 fn connected(neighbor: &NeighbourMessage) -> Option<(u32, Ipv4Addr, [u8; 6])> {

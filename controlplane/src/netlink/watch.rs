@@ -30,6 +30,9 @@ const NOTICES: usize = 1;
 /// `RTNLGRP_LINK`, `_TC`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE`, the same of IPv6, and `_NEXTHOP` (`linux/rtnetlink.h`).
 const GROUPS: [u32; 9] = [1, 4, 5, 7, 8, 9, 11, 19, 32];
 
+/// The same for the neighbour table: who reads it pauses by itself.
+const NEIGHBOR_QUIET: Duration = Duration::from_millis(1);
+
 /// `RTNLGRP_LINK` and `_NEIGH`.
 const NEIGHBOR_GROUPS: [u32; 2] = [1, 3];
 
@@ -41,7 +44,7 @@ pub fn watch_underlay() -> Result<mpsc::Receiver<UnderlayChanged>, NetlinkError>
 
 /// A notice soon after the kernel's neighbour table has changed, or a link. Needs a tokio runtime.
 pub fn watch_neighbors() -> Result<mpsc::Receiver<()>, NetlinkError> {
-    watch(&NEIGHBOR_GROUPS, (), Duration::from_millis(1))
+    watch(&NEIGHBOR_GROUPS, (), NEIGHBOR_QUIET)
 }
 
 fn watch<T: Copy + Send + 'static>(
