@@ -119,6 +119,9 @@ mod services {
         ] {
             assert_eq!(update(&version, "round-robin"), (status, json!({"message": told})));
         }
+        let (status, answer) = update("1&version=2", "round-robin");
+        let told = answer["message"].as_str().unwrap();
+        assert!(status == 400 && told.contains("duplicate field `version`"), "{answer}");
         let spec = &get(&daemon, "/services/web")["Spec"]["EndpointSpec"];
         assert_eq!(spec["Policy"], "maglev");
     }

@@ -3,8 +3,9 @@
 use crate::daemon::{Command, Handle, Refused, RefusedKind, ReplyTo};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -74,6 +75,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             )),
             Err(rejection) => Err(Refusal::invalid(rejection.body_text())),
         }
+    }
+}
+
+/// The parameters of the address, whose faults are told as refusals.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let read = Query::<T>::from_request_parts(parts, state).await;
+        read.map(|Query(params)| Params(params))
+            .map_err(|rejection| Refusal::invalid(rejection.body_text()))
     }
 }
 

@@ -1,13 +1,13 @@
 //! `/services` and `/tasks`.
 
-use super::reply::{Body, Refusal, ask, ask_manager, timestamp};
+use super::reply::{Body, Params, Refusal, ask, ask_manager, timestamp};
 use super::types::{
     EndpointSpec, EndpointUpdate, NetworkTarget, Service, ServiceCreate, ServiceCreated, ServiceEndpoint, ServiceSpec,
     ServiceUpdate, ServiceUpdated, Task, TaskTemplate, Version, VirtualIp,
 };
 use crate::daemon::{Command, Handle};
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ impl OfVersion {
 pub(super) async fn update(
     State(handle): State<Handle>,
     Path(service): Path<String>,
-    Query(of): Query<OfVersion>,
+    Params(of): Params<OfVersion>,
     Body(body): Body<ServiceUpdate>,
 ) -> Result<Json<ServiceUpdated>, Refusal> {
     let EndpointUpdate { policy, affinity } = body.endpoint_spec;
@@ -110,7 +110,7 @@ pub(super) struct TaskFilter {
 
 pub(super) async fn tasks(
     State(handle): State<Handle>,
-    Query(filter): Query<TaskFilter>,
+    Params(filter): Params<TaskFilter>,
 ) -> Result<Json<Vec<Task>>, Refusal> {
     let only = match filter.service {
         None => None,

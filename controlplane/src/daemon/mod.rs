@@ -166,11 +166,9 @@ impl Daemon {
             swarm_joining: false,
             swarm_ended: None,
         };
-        tokio::spawn(neighbors::follow(
-            daemon.netlink.clone(),
-            parts.neighbors,
-            daemon.handle.clone(),
-        ));
+        // On a socket of its own: the kernel answers one listing a socket at a time, and refuses a second.
+        let own = Netlink::open().map_err(|error| error.to_string())?;
+        tokio::spawn(neighbors::follow(own, parts.neighbors, daemon.handle.clone()));
         daemon.read_maps();
         daemon.restore_membership().await?;
         daemon.restore_endpoints().await?;
