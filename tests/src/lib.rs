@@ -17,3 +17,4 @@ pub mod story;
 pub mod table;
 pub mod traffic;
 pub mod verifier;
+pub mod wired;

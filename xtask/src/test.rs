@@ -92,7 +92,9 @@ pub(crate) struct Tally {
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Done {
-    let steps = choose(&arguments.parts, &test_files(workspace))?;
+    let mut files = test_files(workspace);
+    files.retain(|file| !kernels::guests_only(file));
+    let steps = choose(&arguments.parts, &files)?;
     if steps.iter().any(Step::needs_programs) && !is_root() {
         return Err(Failure::new(
             "whole-system tests need root: they make network namespaces and load eBPF programs. Without root: fmt clippy tidy unit",
@@ -138,11 +140,14 @@ fn perform(workspace: &Workspace, step: &Step, tally: &mut Tally) -> Done {
     match step {
         Step::Format => run_program(workspace.cargo().args(["fmt", "--all", "--check"])),
         Step::Clippy => {
+            let guests = format!("{SYSTEM_TESTS}/{}", kernels::FEATURE);
             let arguments = [
                 "clippy",
                 "--quiet",
                 "--workspace",
                 "--all-targets",
+                "--features",
+                &guests,
                 "--",
                 "-D",
                 "warnings",

@@ -21,8 +21,14 @@ pub(crate) const NAME: &str = "kernels";
 /// The tests that run in each guest: loading, the packet tables, and traffic between two hosts, all without a daemon.
 const TESTS: &str = "programs_";
 
+/// The tests that run nowhere else, for they take modules that not every kernel has.
+const GUESTS_ONLY: &str = "kernels_";
+
+/// The feature of the tests' package without which cargo leaves those out.
+pub(crate) const FEATURE: &str = "guests";
+
 /// Modules that these tests take, as far as they are not built in.
-const MODULES: [&str; 7] = [
+const MODULES: [&str; 9] = [
     "veth",
     "sch_ingress",
     "cls_bpf",
@@ -30,6 +36,8 @@ const MODULES: [&str; 7] = [
     "bridge",
     "br_netfilter",
     "dummy",
+    "8021q",
+    "bonding",
 ];
 
 /// Programs that these tests run.
@@ -228,6 +236,11 @@ fn write_archive(kernel: &Kernel, shared: &Archive, scratch: &Path, path: &Path)
     fs::write(path, archive.finish()).map_err(|error| cannot("write", path, &error))
 }
 
+/// Whether only guests run that file of tests.
+pub(crate) fn guests_only(file: &str) -> bool {
+    file.starts_with(GUESTS_ONLY)
+}
+
 /// Builds the tests that the guests run, and gives their paths.
 pub(crate) fn build_tests(workspace: &Workspace, package: &str, files: &[String]) -> Done<Vec<PathBuf>> {
     let mut command = workspace.cargo();
@@ -239,8 +252,13 @@ pub(crate) fn build_tests(workspace: &Workspace, package: &str, files: &[String]
         "json",
         "--package",
         package,
+        "--features",
+        FEATURE,
     ]);
-    let wanted: Vec<&String> = files.iter().filter(|file| file.starts_with(TESTS)).collect();
+    let wanted: Vec<&String> = files
+        .iter()
+        .filter(|file| file.starts_with(TESTS) || guests_only(file))
+        .collect();
     for file in &wanted {
         command.args(["--test", file]);
     }
@@ -251,7 +269,7 @@ pub(crate) fn build_tests(workspace: &Workspace, package: &str, files: &[String]
         Ok(paths)
     } else {
         Err(Failure::new(format!(
-            "cargo built {} of the {} test programs {TESTS}*",
+            "cargo built {} of the {} test programs {TESTS}* and {GUESTS_ONLY}*",
             paths.len(),
             wanted.len()
         )))
