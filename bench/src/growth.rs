@@ -46,6 +46,7 @@ impl Size {
             maglev_parts: 4096,
             loads: 4096,
             affinities: 1024,
+            sockets: 4096,
             ..Sizes::DEFAULT
         }
     }

@@ -24,6 +24,9 @@ pub(crate) async fn run(config: &Config) -> Result<(), String> {
         let place = name.unwrap_or_else(|| format!("interface {ifindex}, which is gone"));
         done.push(format!("program {} detached from {place}", hook.program()));
     }
+    if removed.sockets {
+        done.push("programs that see sockets detached from the host's root cgroup".to_owned());
+    }
     for ifindex in removed.disciplines {
         if netlink
             .remove_empty_clsact(ifindex)

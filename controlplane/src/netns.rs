@@ -3,8 +3,10 @@
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+use nix::{getsockopt_impl, libc, sockopt_impl};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
@@ -221,6 +223,12 @@ impl Netns {
             })
     }
 
+    /// The kernel's cookie of the namespace, which no other one gets before the host starts again (Linux 5.14).
+    pub fn cookie(&self) -> Result<u64, NetnsError> {
+        self.run(cookie_of_caller)?
+            .map_err(|errno| kernel("tell the cookie of", &self.spec, errno))
+    }
+
     fn cannot_enter(&self, errno: Errno) -> NetnsError {
         match errno {
             Errno::EPERM => NetnsError::NotPermitted {
@@ -231,6 +239,21 @@ impl Netns {
             errno => kernel("enter", &self.spec, errno),
         }
     }
+}
+
+sockopt_impl!(
+    /// `SO_NETNS_COOKIE`.
+    NetnsCookie,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_NETNS_COOKIE,
+    u64
+);
+
+/// The cookie of the namespace that the calling thread is in.
+pub fn cookie_of_caller() -> nix::Result<u64> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    getsockopt(&socket, NetnsCookie)
 }
 
 impl AsFd for Netns {

@@ -1,5 +1,7 @@
 //! The kernel's maps, readable: each entry as a line and as JSON with named fields.
 
+mod sockets;
+
 use crate::MapDump;
 use crate::golang::Json;
 use std::fmt::Write as _;
@@ -9,7 +11,7 @@ use weft_dataplane::abi::{
     Affinity, Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Ip,
     MaglevKey, MaglevPart, MaglevTable, MapType, MemberKey, Network, Node, OverlayAddress, Peer, Service, V4, V6,
     affinity, answer, attachment, backend, clamp, counter, endpoint, flow, fragment, load, maglev, network, node, peer,
-    service, unmapped,
+    service, socket, unmapped,
 };
 
 /// A map, decoded.
@@ -54,6 +56,7 @@ const DECODERS: &[(&str, Decode)] = &[
     (maglev::MEMBERS_NAME6, |raw| decode(raw, maglev_member::<V6>)),
     (maglev::TABLES_NAME, |raw| decode(raw, maglev_table::<V4>)),
     (maglev::TABLES_NAME6, |raw| decode(raw, maglev_table::<V6>)),
+    (socket::NAMESPACES_NAME, |raw| decode(raw, sockets::namespace)),
     (network::NAME, |raw| decode(raw, network)),
     (node::NAME, |raw| decode(raw, node)),
     (peer::NAME, |raw| decode(raw, peer::<V4>)),
@@ -62,6 +65,7 @@ const DECODERS: &[(&str, Decode)] = &[
     (service::ROTATION_NAME6, |raw| decode(raw, rotation::<V6>)),
     (service::NAME, |raw| decode(raw, service::<V4>)),
     (service::NAME6, |raw| decode(raw, service::<V6>)),
+    (socket::SOCKETS_NAME, |raw| decode(raw, sockets::socket)),
     (load::WEIGHTS_NAME, |raw| decode(raw, weight::<V4>)),
     (load::WEIGHTS_NAME6, |raw| decode(raw, weight::<V6>)),
 ];

@@ -141,7 +141,7 @@ fn maps_are_shown() {
         ),
         (
             "/maps/nosuch",
-            "FAIL\nError: map \"nosuch\" does not exist, there are: affinities, affinities6, answers, attachments, backends, backends6, clamps, counters, endpoints, endpoints6, flows, flows6, fragments, fragments6, loads, loads6, maglev, maglev_members, maglev_members6, maglev_tables, maglev_tables6, networks, nodes, peers, peers6, rotations, rotations6, services, services6, weights, weights6",
+            "FAIL\nError: map \"nosuch\" does not exist, there are: affinities, affinities6, answers, attachments, backends, backends6, clamps, counters, endpoints, endpoints6, flows, flows6, fragments, fragments6, loads, loads6, maglev, maglev_members, maglev_members6, maglev_tables, maglev_tables6, namespaces, networks, nodes, peers, peers6, rotations, rotations6, services, services6, sockets, weights, weights6",
         ),
     ] {
         assert_eq!(get(server.port(), path).text(), body, "{path}");

@@ -5,7 +5,7 @@ mod support;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use support::{PATIENCE, answer, asking, try_exchange};
 use tracing_subscriber::fmt::MakeWriter;
@@ -44,8 +44,16 @@ impl<'a> MakeWriter<'a> for Logged {
     }
 }
 
+/// Only one test at a time: whether a line is logged at all is decided for all threads at once, by whichever comes by it first, and
+/// that may be one without a log.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs `story` with a log and a daemon that answers.
 fn with_log(story: impl AsyncFnOnce(&mut DiagnosticServer, &Logged)) {
+    let _alone = alone();
     let log = Logged::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(log.clone())
@@ -225,6 +233,7 @@ fn each_request_is_audited() {
 
 #[test]
 fn a_request_in_flight_is_answered_after_the_stop() {
+    let _alone = alone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

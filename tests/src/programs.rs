@@ -55,6 +55,12 @@ impl Loaded {
         }
     }
 
+    /// As when its daemon stops, and another one starts.
+    pub fn restart(&mut self, config: &Config) {
+        self.dataplane = None;
+        self.dataplane = Some(Dataplane::load(config).unwrap_or_else(|error| panic!("{error}")));
+    }
+
     /// Lets go of it as a daemon that stops does: what is attached and pinned stays. Someone must load it again to remove it.
     pub fn leave(mut self) {
         self.dataplane = None;

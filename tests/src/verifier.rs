@@ -139,6 +139,10 @@ fn load(program: &mut Program) -> Result<ProgramInfo, ProgramError> {
             program.load()?;
             program.info()
         }
+        Program::CgroupSock(program) => {
+            program.load()?;
+            program.info()
+        }
         other => panic!(
             "a program of a kind that this table does not know yet: {:?}",
             other.prog_type()

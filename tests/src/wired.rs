@@ -4,8 +4,9 @@ use crate::namespace::{Namespace, run};
 use crate::programs::{Loaded, config};
 use crate::traffic::{UdpEcho, ping, tcp_both_ways, udp_ask};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use weft::dataplane::{Forced, Hook, LinkAddresses, Neighborhood};
+use weft::dataplane::{Config, Forced, Hook, LinkAddresses, Neighborhood};
 use weft_core::reconcile::{Entry, Step};
+use weft_dataplane::abi::service::POLICY_ROUND_ROBIN;
 use weft_dataplane::abi::{
     Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, V6, VXLAN_PORT, mapped,
     node,
@@ -125,9 +126,15 @@ pub struct Host {
 impl Host {
     /// Programs that know the network, at the device `uplink` of `namespace`.
     pub fn new(namespace: Namespace, address: [u8; 4], ways: Ways) -> Self {
+        Host::with(namespace, address, ways, &mut |_| {})
+    }
+
+    /// The same, with whatever `change` makes of its configuration.
+    pub fn with(namespace: Namespace, address: [u8; 4], ways: Ways, change: &mut dyn FnMut(&mut Config)) -> Self {
         let mut config = config();
         config.features = Forced::only(ways).expect("features that there are");
         config.encap_device = ways.contains(&DEVICE).then(|| encap_device(&namespace));
+        change(&mut config);
         let mut host = Host {
             dataplane: Loaded::new(&config),
             namespace,
@@ -235,6 +242,11 @@ impl Host {
 
     /// A virtual IP of each family.
     pub fn add_service(&mut self, vip: [u8; 4], backends: &[[u8; 4]]) {
+        self.add_service_of(vip, backends, POLICY_ROUND_ROBIN);
+    }
+
+    /// The same with a policy.
+    pub fn add_service_of(&mut self, vip: [u8; 4], backends: &[[u8; 4]], policy: u32) {
         let mut entries = Vec::new();
         for (slot, ip) in (0..).zip(backends) {
             let key = BackendKey { vip, vni: VNI, slot };
@@ -248,7 +260,7 @@ impl Host {
         }
         let service = Service {
             backend_count: backends.len() as u32,
-            policy: 0,
+            policy,
             affinity_seconds: 0,
         };
         entries.push(Entry::Service(at(vip), service));
@@ -349,10 +361,22 @@ impl Scene {
         Scene::on(two_hosts(), ways)
     }
 
+    /// The same, with whatever `change` makes of the first host's configuration.
+    pub fn with(ways: Ways, mut change: impl FnMut(&mut Config)) -> Scene {
+        let (first, second) = two_hosts();
+        let first = Host::with(first, UNDERLAY[0], ways, &mut change);
+        Scene::of(first, Host::new(second, UNDERLAY[1], ways))
+    }
+
     /// On `first` and `second`, which reach each other over their devices `uplink`.
     pub fn on((first, second): (Namespace, Namespace), ways: Ways) -> Scene {
-        let mut first = Host::new(first, UNDERLAY[0], ways);
-        let mut second = Host::new(second, UNDERLAY[1], ways);
+        Scene::of(
+            Host::new(first, UNDERLAY[0], ways),
+            Host::new(second, UNDERLAY[1], ways),
+        )
+    }
+
+    fn of(mut first: Host, mut second: Host) -> Scene {
         let (alice, bob) = (
             Container::new(&first.namespace, 2),
             Container::new(&second.namespace, 3),

@@ -12,7 +12,7 @@ use weft_tests::traffic::Place;
 const TABLES: [&str; 2] = ["overlay_peer_table", "endpoint_table"];
 
 /// All maps of the data plane.
-const MAPS: [&str; 31] = [
+const MAPS: [&str; 33] = [
     "affinities",
     "affinities6",
     "answers",
@@ -34,6 +34,7 @@ const MAPS: [&str; 31] = [
     "maglev_members6",
     "maglev_tables",
     "maglev_tables6",
+    "namespaces",
     "networks",
     "nodes",
     "peers",
@@ -42,6 +43,7 @@ const MAPS: [&str; 31] = [
     "rotations6",
     "services",
     "services6",
+    "sockets",
     "weights",
     "weights6",
 ];
@@ -319,7 +321,7 @@ fn every_map_is_told_in_text_and_json() -> Result<()> {
             .as_array()
             .map(Vec::as_slice)
             .unwrap_or_default();
-        // No network of this cluster has IPv6, or wants its connections clamped; its services take turns.
+        // No network of this cluster has IPv6, or wants its connections clamped; its services take turns, and no socket is asked.
         let policies = [
             "affinities",
             "clamps",
@@ -327,6 +329,8 @@ fn every_map_is_told_in_text_and_json() -> Result<()> {
             "maglev",
             "maglev_members",
             "maglev_tables",
+            "namespaces",
+            "sockets",
             "weights",
         ];
         let empty = map.ends_with('6') || policies.contains(&map);

@@ -104,6 +104,7 @@ fn a_large_cluster_fits_into_256_mib() {
         maglev_parts: 4096,
         loads: 4096,
         affinities: 1024,
+        sockets: 4096,
         preallocate_flows: true,
         ..Sizes::DEFAULT
     };

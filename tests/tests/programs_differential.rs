@@ -19,6 +19,8 @@ fn programs_and_model_agree() {
         Counter::DropAdjustRoom,
         Counter::DropFlowTableFull,
         Counter::AnswerSuppressed,
+        // Of sockets, not of packets.
+        Counter::SocketBalanced,
         // All programs are loaded, and few ports are taken.
         Counter::DropNoProgram,
         Counter::DropNoFreePort,

@@ -335,6 +335,8 @@ fn maps_are_dumped_and_summed_up() {
         ("fragments", 0),
         ("fragments6", 0),
         ("answers", 0),
+        ("namespaces", 0),
+        ("sockets", 0),
         ("counters", Counter::ALL.len() as u64),
     ];
     assert_eq!(sizes, expected.map(|(name, entries)| (name.to_owned(), entries)));
@@ -346,7 +348,7 @@ fn maps_are_dumped_and_summed_up() {
     assert_eq!(sent, (0_u32.to_ne_bytes().to_vec(), 2_u64.to_ne_bytes().to_vec()));
     assert_eq!(
         lab.dataplane.dump("flow").unwrap_err().to_string(),
-        "no map is named \"flow\": there are attachments, networks, clamps, endpoints, endpoints6, peers, peers6, nodes, services, services6, backends, backends6, rotations, rotations6, maglev_tables, maglev_tables6, maglev, maglev_members, maglev_members6, weights, weights6, loads, loads6, affinities, affinities6, flows, flows6, fragments, fragments6, answers, counters"
+        "no map is named \"flow\": there are attachments, networks, clamps, endpoints, endpoints6, peers, peers6, nodes, services, services6, backends, backends6, rotations, rotations6, maglev_tables, maglev_tables6, maglev, maglev_members, maglev_members6, weights, weights6, loads, loads6, affinities, affinities6, flows, flows6, fragments, fragments6, answers, namespaces, sockets, counters"
     );
 }
 

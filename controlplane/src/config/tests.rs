@@ -38,7 +38,7 @@ fn every_documented_key_is_accepted() {
         "data-path-port":4790,"gossip-port":1,"cluster-port":2,"uplink":"eth9","network-diagnostic-port":2000,"api-socket":"/s",
         "bpf-object":"/o","bpf-pin-dir":"/p","pidfile":"/f","log-level":"debug","default-addr-pools":[{"base":"10.10.0.0/16","size":24}],
         "max-endpoints":10,"max-networks":11,"max-nodes":12,"max-peers":13,"max-services":14,"max-backends":15,"max-flows":16,
-        "max-flows6":17,"max-fragments":18,"max-maglev-parts":19,"max-affinities":20,"max-loads":21,"preallocate-flows":true,"tcp-opening-timeout":1,"tcp-established-timeout":2,
+        "max-flows6":17,"max-fragments":18,"max-maglev-parts":19,"max-affinities":20,"max-loads":21,"max-sockets":22,"preallocate-flows":true,"tcp-opening-timeout":1,"tcp-established-timeout":2,
         "tcp-finished-timeout":3,"tcp-reset-timeout":4,"udp-timeout":5,"udp-answered-timeout":6,
         "features":{"attach":"clsact"}}"#;
     let parsed: serde_json::Value = serde_json::from_str(json).unwrap();
@@ -61,6 +61,7 @@ fn every_documented_key_is_accepted() {
         maglev_parts: 19,
         affinities: 20,
         loads: 21,
+        sockets: 22,
         preallocate_flows: true,
     };
     let timeouts = Timeouts {
@@ -217,7 +218,7 @@ fn features_come_from_either_place() {
         (
             "{}",
             &["--features", "tcx=on"],
-            r#"features "tcx=on": there is no such feature, but there are attach, handover, encap, decap-l3, csum-ipv6, map-reads"#,
+            r#"features "tcx=on": there is no such feature, but there are attach, handover, encap, decap-l3, csum-ipv6, map-reads, balance"#,
         ),
     ] {
         assert_eq!(refusal(json, flags), expected);

@@ -96,6 +96,8 @@ numbers! {
     max_loads, "max-loads", "N", SIZE, size.loads;
     /// Clients of services with client affinity that are remembered at most [default: 8192]
     max_affinities, "max-affinities", "N", SIZE, size.affinities;
+    /// Connections that were balanced when their socket connected at the same time at most; those beyond are balanced packet by packet [default: 65536]
+    max_sockets, "max-sockets", "N", SIZE, size.sockets;
     /// A balanced TCP connection is forgotten after so long without a packet, while it is not established [default: 120]
     tcp_opening_timeout, "tcp-opening-timeout", "SECONDS", SECONDS, timeout.tcp_opening;
     /// The same once it is established [default: 432000]

@@ -30,6 +30,8 @@ struct Connected {
     ifindex: u32,
     /// Inode of its namespace; `None` when the namespace could not be opened again after a restart.
     namespace: Option<u64>,
+    /// The kernel's cookie of its namespace, where sockets are balanced.
+    cookie: Option<u64>,
 }
 
 /// The resolver of one namespace, which several endpoints may share.
@@ -79,6 +81,20 @@ impl Endpoints {
             })
         };
         self.by_id.iter().filter_map(watched).collect()
+    }
+
+    /// What `seat` says of each endpoint, by the cookies of their namespaces.
+    pub(super) fn seats<T>(&self, seat: impl Fn(&Network, &Allocation) -> T) -> BTreeMap<u64, Vec<T>> {
+        let mut seats: BTreeMap<u64, Vec<T>> = BTreeMap::new();
+        for connected in self.by_id.values() {
+            let NodeEndpoint {
+                network, allocation, ..
+            } = &connected.stored;
+            if let Some(cookie) = connected.cookie {
+                seats.entry(cookie).or_default().push(seat(network, allocation));
+            }
+        }
+        seats
     }
 
     /// What the node has to publish for each.
@@ -189,6 +205,7 @@ impl Daemon {
             stored,
             ifindex,
             namespace: Some(namespace),
+            cookie: self.cookie_of(&netns),
         };
         let view = local_view(&connected);
         self.publish(&connected);
@@ -236,6 +253,7 @@ impl Daemon {
         let now = self.now();
         self.node.derive_now(now);
         self.perform_effects();
+        self.tell_namespaces();
     }
 
     fn release_interface(&mut self, ifindex: u32) {
@@ -464,6 +482,7 @@ impl Daemon {
             stored,
             ifindex,
             namespace,
+            cookie: netns.and_then(|netns| self.cookie_of(&netns)),
         };
         self.publish(&connected);
         self.endpoints.by_id.insert(id, connected);

@@ -14,6 +14,7 @@ mod namespaces;
 mod neighbors;
 mod recording;
 mod settings;
+mod sockets;
 mod swarm;
 mod uplink;
 

@@ -166,5 +166,12 @@ impl Daemon {
                 Err(error) => self.complaints.add(error.to_string()),
             }
         }
+        match self.dataplane.ensure_sockets() {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!("programs that see sockets were detached by another tool, and are attached again");
+            }
+            Err(error) => self.complaints.add(error.to_string()),
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A tcx link is pinned, so it outlives the daemon, and its program is replaced in place. A filter outlives the daemon by itself.
 
-use super::{maps, pins};
+use super::{maps, pins, sockets};
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
@@ -219,6 +219,7 @@ impl Attacher {
     pub(super) fn stranger(&self) -> Result<Option<String>, AttachError> {
         let ours = |name: &String| {
             parse_pin(name).is_some()
+                || sockets::is_pin(name)
                 || name.starts_with(DISCIPLINE_NOTE)
                 || name.starts_with(pins::PREFIX)
                 || maps::NAMES.contains(&name.as_str())
@@ -388,7 +389,7 @@ fn pin_error(path: &Path, error: &dyn std::error::Error) -> AttachError {
 }
 
 /// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

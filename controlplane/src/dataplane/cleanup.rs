@@ -1,6 +1,7 @@
 //! Removing all that a weftd left in the kernel, whether it lives in memory of anybody or not: the pins tell what there is.
 
 use super::attach::{AttachError, AttachMode, Attacher, Hook};
+use super::sockets;
 use crate::lock::{Lock, LockError};
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,8 @@ pub struct Removed {
     pub attached: Vec<(Hook, u32)>,
     /// Interfaces that got their `clsact` queueing discipline from weft. It is still there: others may have put filters into it.
     pub disciplines: Vec<u32>,
+    /// Whether programs saw the host's sockets.
+    pub sockets: bool,
     /// Whether there were pins at all.
     pub pins: bool,
 }
@@ -51,6 +54,7 @@ pub fn clean_up(pin_directory: &Path) -> Result<Removed, CleanupError> {
     let removed = Removed {
         attached: attacher.attached()?,
         disciplines: attacher.disciplines()?,
+        sockets: sockets::detach(pin_directory)?,
         pins: true,
     };
     attacher.remove_all()?;

@@ -6,6 +6,7 @@
 use super::attach::AttachMode;
 use super::environment::{kernel_is_at_least, running_kernel};
 use super::raw;
+use crate::netns;
 use aya::programs::{ProgramType, SchedClassifier, TcAttachType};
 use aya::sys::{BpfHelper, is_helper_supported};
 use std::fmt;
@@ -27,17 +28,20 @@ pub enum Feature {
     CsumIpv6,
     /// How maps are read: many entries a call, or one.
     MapReads,
+    /// When connections through virtual IPs get their backend: TCP when a socket connects, or all with their first packet.
+    Balance,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 6] = [
+    pub const ALL: [Feature; 7] = [
         Feature::Attach,
         Feature::Handover,
         Feature::Encap,
         Feature::DecapL3,
         Feature::CsumIpv6,
         Feature::MapReads,
+        Feature::Balance,
     ];
 
     /// Its name in the configuration and in `weft info`.
@@ -49,6 +53,7 @@ impl Feature {
             Feature::DecapL3 => "decap-l3",
             Feature::CsumIpv6 => "csum-ipv6",
             Feature::MapReads => "map-reads",
+            Feature::Balance => "balance",
         }
     }
 
@@ -61,7 +66,14 @@ impl Feature {
             Feature::DecapL3 => ["flag", "change_proto"],
             Feature::CsumIpv6 => ["flag", "plain"],
             Feature::MapReads => ["batch", "single"],
+            Feature::Balance => ["connect", "packet"],
         }
+    }
+
+    /// Whether the better way is taken only where it is asked for, because a user sees it: sockets that ask for a virtual IP are seen
+    /// connected to a backend by everyone but their own process.
+    const fn is_for_those_who_ask(self) -> bool {
+        matches!(self, Feature::Balance)
     }
 
     /// What it takes of the kernel, and with which it came.
@@ -73,6 +85,7 @@ impl Feature {
             Feature::DecapL3 => ("BPF_F_ADJ_ROOM_DECAP_L3_IPV4", (6, 3)),
             Feature::CsumIpv6 => ("BPF_F_IPV6", (6, 16)),
             Feature::MapReads => ("BPF_MAP_LOOKUP_BATCH", (5, 6)),
+            Feature::Balance => ("SO_NETNS_COOKIE", (5, 14)),
         }
     }
 
@@ -87,6 +100,9 @@ impl Feature {
             Feature::DecapL3 => Ok(raw::run_classifier(&DECAP_L3, &FRAME)? == ETH_P_IP),
             Feature::CsumIpv6 => Ok(raw::run_classifier(&CSUM_IPV6, &FRAME)? == 0),
             Feature::MapReads => raw::has_batches(),
+            Feature::Balance => Ok(netns::cookie_of_caller().is_ok()
+                && is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_netns_cookie)
+                    .map_err(io::Error::other)?),
         }
     }
 }
@@ -223,6 +239,10 @@ fn choose(
     if forced == Some(false) {
         return chosen(false, "as configured".to_owned());
     }
+    if forced.is_none() && feature.is_for_those_who_ask() {
+        let [other, _] = feature.choices();
+        return chosen(false, format!("{other} is not asked for"));
+    }
     let (needed, (major, minor)) = feature.needs();
     let (better, why) = match works(feature) {
         Ok(true) => (true, format!("kernel {kernel} has {needed}")),
@@ -355,6 +375,18 @@ mod tests {
                 Err(io::ErrorKind::PermissionDenied.into()),
                 "map-reads: batch (kernel 6.1.0-9; BPF_MAP_LOOKUP_BATCH came with 5.6 and cannot be tried: permission denied)",
             ),
+            (
+                Feature::Balance,
+                None,
+                Ok(true),
+                "balance: packet (connect is not asked for)",
+            ),
+            (
+                Feature::Balance,
+                Some(true),
+                Ok(true),
+                "balance: connect (as configured)",
+            ),
         ];
         for (feature, forced, works, expected) in cases {
             assert_eq!(chosen(feature, forced, works).as_deref(), Ok(expected));
@@ -368,7 +400,7 @@ mod tests {
     #[test]
     fn what_is_forced_is_named_and_known() {
         let forced = Forced::only(&[("attach", "clsact"), ("map-reads", "batch")]).unwrap();
-        assert_eq!(forced.0, [Some(false), None, None, None, None, Some(true)]);
+        assert_eq!(forced.0, [Some(false), None, None, None, None, Some(true), None]);
         let refusal = |name, choice| Forced::only(&[(name, choice)]).unwrap_err().to_string();
         assert_eq!(
             refusal("attach", "xdp"),
@@ -376,7 +408,7 @@ mod tests {
         );
         assert_eq!(
             refusal("tcx", "on"),
-            "features \"tcx=on\": there is no such feature, but there are attach, handover, encap, decap-l3, csum-ipv6, map-reads"
+            "features \"tcx=on\": there is no such feature, but there are attach, handover, encap, decap-l3, csum-ipv6, map-reads, balance"
         );
     }
 

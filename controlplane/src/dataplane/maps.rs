@@ -15,10 +15,10 @@ use std::path::Path;
 use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
-    Affinity, Attachment, Backend, BackendKey, Clamp, Counter, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts,
-    MaglevKey, MaglevPart, MaglevTable, MapType, MemberKey, Network, Node, OverlayAddress, Peer, Service, Sizes, V4,
-    V6, affinity, answer, attachment, backend, clamp, counter, endpoint, filter, flow, fragment, front, jump, load,
-    maglev, neighbor, network, node, peer, scratch, service,
+    Affinity, Attachment, Backend, BackendKey, Clamp, Connected, Counter, Endpoint, Flow, FlowKey, FragmentKey,
+    FragmentPorts, MaglevKey, MaglevPart, MaglevTable, MapType, MemberKey, NamespaceKey, Network, Node, OverlayAddress,
+    Peer, Seat, Service, Sizes, V4, V6, affinity, answer, attachment, backend, clamp, counter, endpoint, filter, flow,
+    fragment, front, jump, load, maglev, neighbor, network, node, peer, scratch, service, socket,
 };
 use weft_diag::{MapDump, MapSummary};
 
@@ -26,7 +26,7 @@ use weft_diag::{MapDump, MapSummary};
 pub const MAX_DUMP_ENTRIES: usize = 10_000;
 
 /// Names of all maps, in the order that diagnostics print them.
-pub(super) const NAMES: [&str; 47] = [
+pub(super) const NAMES: [&str; 49] = [
     attachment::NAME,
     network::NAME,
     clamp::NAME,
@@ -74,6 +74,8 @@ pub(super) const NAMES: [&str; 47] = [
     front::NODES_NAME,
     front::LINKS_NAME,
     neighbor::NAME,
+    socket::NAMESPACES_NAME,
+    socket::SOCKETS_NAME,
 ];
 
 /// Why a map could not be read or written.
@@ -396,6 +398,8 @@ tables! {
     fragments: FragmentKey<V4> => FragmentPorts, fragment::NAME;
     fragments6: FragmentKey<V6> => FragmentPorts, fragment::NAME6;
     answers: u32 => u64, answer::NAME;
+    namespaces: NamespaceKey => Seat, socket::NAMESPACES_NAME;
+    sockets: u64 => Connected, socket::SOCKETS_NAME;
 }
 
 /// Performs a step on the table that it names.
@@ -503,6 +507,23 @@ impl Maps {
             Step::Remove(EntryKey::Service6(key)) => self.rotations6.remove(key),
             _ => Ok(()),
         }
+    }
+
+    /// The namespaces of the endpoints of this node, all of them.
+    pub(super) fn put_namespaces(&mut self, wanted: &BTreeMap<NamespaceKey, Seat>) -> Result<(), MapsError> {
+        let present = self.namespaces.read()?;
+        for key in present.keys().filter(|key| !wanted.contains_key(*key)) {
+            self.namespaces.remove(key)?;
+        }
+        for (key, seat) in wanted.iter().filter(|(key, seat)| present.get(*key) != Some(*seat)) {
+            self.namespaces.put(*key, *seat)?;
+        }
+        Ok(())
+    }
+
+    /// No socket was balanced when it connected.
+    pub(super) fn forget_sockets(&mut self) -> Result<(), MapsError> {
+        self.sockets.retain(|_, _| false)
     }
 
     /// The nodes that are in the kernel.

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
     ABI_VERSION, MapType, Sizes, attachment, backend, clamp, endpoint, filter, flow, load, maglev, network, node, peer,
-    scratch, service,
+    scratch, service, socket,
 };
 
 /// The maps that the daemon writes; all others are the kernel's. Those of IPv6 have a 6 at their end.
-const CONTROL: [&str; 12] = [
+const CONTROL: [&str; 13] = [
     attachment::NAME,
     network::NAME,
     clamp::NAME,
@@ -31,6 +31,7 @@ const CONTROL: [&str; 12] = [
     maglev::NAME,
     maglev::MEMBERS_NAME,
     load::WEIGHTS_NAME,
+    socket::NAMESPACES_NAME,
 ];
 
 fn is_control(map: &str) -> bool {

@@ -17,6 +17,7 @@ mod neighbors;
 mod object;
 mod pins;
 mod raw;
+mod sockets;
 
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ pub use object::{Object, ObjectError};
 
 use crate::lock::{Lock, LockError};
 use attach::Attacher;
-use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use expiry::Expiry;
 use filter::Filter;
@@ -42,12 +43,13 @@ use maps::Maps;
 use migrate::Takeover;
 use pins::Pins;
 use raw::Reads;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use weft_core::reconcile::{self, Step};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::flow::{self, Timeouts};
-use weft_dataplane::abi::{Counter, Sizes, V4, V6, global, jump, program};
+use weft_dataplane::abi::{Counter, NamespaceKey, Seat, Sizes, V4, V6, global, jump, program, socket};
 use weft_diag::{MapDump, MapSummary};
 
 /// How to load.
@@ -83,6 +85,11 @@ pub enum LoadError {
     /// The programs cannot encapsulate, and nobody else is there to do it.
     #[error("features \"encap=collect_md\": there is no vxlan device that encapsulates")]
     NoEncapDevice,
+    /// There is nothing to attach the programs to that see sockets.
+    #[error(
+        "features \"balance=connect\": no file system of type cgroup2 is mounted, so sockets cannot be seen: `mount -t cgroup2 none DIRECTORY`, or balance=packet"
+    )]
+    NoCgroups,
     /// The object is missing or not ours.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -167,6 +174,7 @@ pub struct Dataplane {
     features: Features,
     log: Option<ProgramLog>,
     expiry: Expiry,
+    pin_directory: PathBuf,
     /// Where the maps are pinned.
     map_pins: PathBuf,
     _lock: Lock,
@@ -181,6 +189,9 @@ impl Dataplane {
         let features = Features::choose(&config.features)?;
         if !features.has(Feature::Encap) && config.encap_device.is_none() {
             return Err(LoadError::NoEncapDevice);
+        }
+        if features.has(Feature::Balance) && sockets::root()?.is_none() {
+            return Err(LoadError::NoCgroups);
         }
         let reads = reads(&features);
         let object = match &config.object {
@@ -198,6 +209,11 @@ impl Dataplane {
         }
         load_program(&mut ebpf, &object, program::FLOW_SWEEP)?;
         connect_programs(&mut ebpf, &object)?;
+        if features.has(Feature::Balance) {
+            for name in program::OF_CGROUP {
+                load_program(&mut ebpf, &object, name)?;
+            }
+        }
         let log = if config.log_drops {
             Some(ProgramLog::open(&mut ebpf).map_err(LoadError::Log)?)
         } else {
@@ -214,6 +230,12 @@ impl Dataplane {
         let map_pins = takeover.directory();
         let filter = Filter::open(&map_pins, reads)?;
         attacher.replace_all(&mut ebpf)?;
+        if features.has(Feature::Balance) {
+            sockets::attach(&mut ebpf, &config.pin_directory)?;
+        } else if sockets::detach(&config.pin_directory)? {
+            // Nobody would hear of it when they are closed.
+            maps.forget_sockets()?;
+        }
         takeover.finish(&maps::NAMES);
         let expiry = Expiry::open(&map_pins, config.timeouts, reads, filter)?;
         Ok(Dataplane {
@@ -223,6 +245,7 @@ impl Dataplane {
             features,
             log,
             expiry,
+            pin_directory: config.pin_directory.clone(),
             map_pins,
             _lock: lock,
         })
@@ -247,6 +270,32 @@ impl Dataplane {
     /// Puts a program back that somebody else detached from an interface; whether that was needed.
     pub fn ensure(&mut self, hook: Hook, ifindex: u32) -> Result<bool, AttachError> {
         self.attacher.ensure(&mut self.ebpf, hook, ifindex)
+    }
+
+    /// Whether sockets get their backend when they connect: [`Feature::Balance`].
+    pub fn balances_sockets(&self) -> bool {
+        self.features.has(Feature::Balance)
+    }
+
+    /// Puts the programs that see sockets back, if somebody else detached them; whether that was needed.
+    pub fn ensure_sockets(&mut self) -> Result<bool, AttachError> {
+        if !self.balances_sockets() {
+            return Ok(false);
+        }
+        sockets::attach(&mut self.ebpf, &self.pin_directory)
+    }
+
+    /// The namespaces of this node's endpoints, by their cookies: whose sockets are balanced when they connect. More than
+    /// [`SEATS`](weft_dataplane::abi::socket::SEATS) networks of one namespace are left out; its packets to them are balanced.
+    pub fn put_namespaces(&mut self, wanted: &BTreeMap<u64, Vec<Seat>>) -> Result<(), MapsError> {
+        let mut entries = BTreeMap::new();
+        for (&cookie, seats) in wanted {
+            for (slot, seat) in (0..socket::SEATS).zip(seats) {
+                let padding = 0;
+                entries.insert(NamespaceKey { cookie, slot, padding }, *seat);
+            }
+        }
+        self.maps.put_namespaces(&entries)
     }
 
     /// Detaches a program from an interface; nothing happens if it is not attached, or if the interface is gone. The kernel may run the
@@ -459,19 +508,24 @@ fn load_program(ebpf: &mut Ebpf, object: &Object, name: &'static str) -> Result<
             source: Box::new(other),
         },
     };
-    let program: &mut SchedClassifier = ebpf
-        .program_mut(name)
-        .ok_or_else(|| ObjectError::NoProgram {
-            origin: object.origin().to_owned(),
-            program: name,
-        })?
-        .try_into()
-        .map_err(failed)?;
+    let program = ebpf.program_mut(name).ok_or_else(|| ObjectError::NoProgram {
+        origin: object.origin().to_owned(),
+        program: name,
+    })?;
     for _ in 1..LOAD_ATTEMPTS {
-        match program.load() {
+        match load_once(program) {
             Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock => {}
             result => return result.map_err(failed),
         }
     }
-    program.load().map_err(failed)
+    load_once(program).map_err(failed)
+}
+
+fn load_once(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
 }

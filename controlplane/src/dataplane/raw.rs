@@ -3,8 +3,10 @@
 
 use aya::maps::{MapData, MapInfo, MapType};
 use nix::libc;
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
@@ -15,8 +17,10 @@ const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+const BPF_LINK_UPDATE: libc::c_int = 29;
 
 /// Write whether the key is there or not; and only if it is not there.
 const BPF_ANY: u64 = 0;
@@ -416,6 +420,43 @@ fn make<T>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedFd> {
     // SAFETY: the command succeeded, so the kernel has just made this descriptor, and nobody else has it. Needed because system calls
     // give integers.
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
+}
+
+/// `union bpf_attr` of `BPF_OBJ_GET`.
+#[repr(C)]
+struct PinAttributes {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// `union bpf_attr` of `BPF_LINK_UPDATE`.
+#[repr(C)]
+struct UpdateAttributes {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old: u32,
+}
+
+/// Gives the link that is pinned there another program, whatever it is attached to; `ENOLINK` if that is gone.
+pub(super) fn update_link(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let link = make(
+        BPF_OBJ_GET,
+        &mut PinAttributes {
+            path: address(path.as_bytes_with_nul()),
+            fd: 0,
+            flags: 0,
+        },
+    )?;
+    let mut attributes = UpdateAttributes {
+        link: link.as_raw_fd().cast_unsigned(),
+        program: program.as_raw_fd().cast_unsigned(),
+        flags: 0,
+        old: 0,
+    };
+    call(BPF_LINK_UPDATE, &mut attributes).map(drop)
 }
 
 /// `union bpf_attr` of `BPF_MAP_CREATE`.

@@ -59,6 +59,8 @@ counters! {
     ErrorTranslated = 11, "error_translated";
     /// balanced connection forgotten, because no packet came for longer than its time-out
     FlowExpired = 12, "flow_expired";
+    /// socket that asked for a virtual IP, connected to a backend: its packets are not translated
+    SocketBalanced = 13, "socket_balanced";
     /// dropped: the interface it came from has no attachment yet
     DropNotAttached = 16, "drop_not_attached";
     /// dropped: shorter than its headers say

@@ -25,6 +25,7 @@ pub mod peer;
 pub mod scratch;
 pub mod service;
 pub mod size;
+pub mod socket;
 
 pub use address::{Ip, OverlayAddress, V4, V6, mapped, unmapped};
 pub use affinity::Affinity;
@@ -43,6 +44,7 @@ pub use node::Node;
 pub use peer::Peer;
 pub use service::Service;
 pub use size::Sizes;
+pub use socket::{Connected, NamespaceKey, Seat};
 
 /// Raised whenever a map's key or value changes its bytes or its meaning. The object and the daemon must agree on it.
 pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") {
@@ -68,6 +70,24 @@ pub mod program {
     pub const OVERLAY_INGRESS: &str = "overlay_ingress";
     /// Forgets balanced connections that have expired: attached nowhere, run by the daemon.
     pub const FLOW_SWEEP: &str = "flow_sweep";
+    /// A cgroup: a socket of IPv4 connects.
+    pub const OVERLAY_CONNECT4: &str = "overlay_connect4";
+    /// A cgroup: a socket of IPv6 connects, perhaps to an IPv4 address.
+    pub const OVERLAY_CONNECT6: &str = "overlay_connect6";
+    /// A cgroup: a socket of IPv4 is asked who is at its other end.
+    pub const OVERLAY_GETPEERNAME4: &str = "overlay_getpeername4";
+    /// A cgroup: the same for IPv6.
+    pub const OVERLAY_GETPEERNAME6: &str = "overlay_getpeername6";
+    /// A cgroup: a socket is closed.
+    pub const OVERLAY_RELEASE: &str = "overlay_release";
+    /// Those that are attached to a cgroup.
+    pub const OF_CGROUP: [&str; 5] = [
+        OVERLAY_CONNECT4,
+        OVERLAY_CONNECT6,
+        OVERLAY_GETPEERNAME4,
+        OVERLAY_GETPEERNAME6,
+        OVERLAY_RELEASE,
+    ];
 }
 
 /// Names of the read-only globals that the loader sets before loading.

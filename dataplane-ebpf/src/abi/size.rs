@@ -1,7 +1,7 @@
 //! How many entries each map has room for: set by the operator, made so by the loader.
 
 use super::{
-    affinity, attachment, backend, clamp, endpoint, flow, fragment, load, maglev, network, node, peer, service,
+    affinity, attachment, backend, clamp, endpoint, flow, fragment, load, maglev, network, node, peer, service, socket,
 };
 
 /// The sizes that may be set; all other maps have the size that the object says. Each holds for the map of either family, but for
@@ -32,6 +32,8 @@ pub struct Sizes {
     pub loads: u32,
     /// Clients of virtual IPs with client affinity.
     pub affinities: u32,
+    /// Sockets that were balanced when they connected.
+    pub sockets: u32,
     /// Whether the maps of flows take their memory from the start.
     pub preallocate_flows: bool,
 }
@@ -51,11 +53,12 @@ impl Sizes {
         maglev_parts: maglev::MAX_ENTRIES,
         loads: load::MAX_ENTRIES,
         affinities: affinity::MAX_ENTRIES,
+        sockets: socket::MAX_SOCKETS,
         preallocate_flows: false,
     };
 
     /// The maps whose size can be set: name, and entries.
-    pub fn maps(&self) -> [(&'static str, u32); 32] {
+    pub fn maps(&self) -> [(&'static str, u32); 34] {
         [
             (attachment::NAME, self.endpoints),
             (network::NAME, self.networks),
@@ -89,6 +92,8 @@ impl Sizes {
             (load::WEIGHTS_NAME6, self.loads),
             (affinity::NAME, self.affinities),
             (affinity::NAME6, self.affinities),
+            (socket::NAMESPACES_NAME, self.endpoints),
+            (socket::SOCKETS_NAME, self.sockets),
         ]
     }
 
@@ -101,7 +106,9 @@ impl Sizes {
     /// The key of the configuration that sets the size of a map.
     pub fn setting(map: &str) -> Option<&'static str> {
         Some(match map {
-            attachment::NAME | endpoint::NAME | endpoint::NAME6 | super::answer::NAME => "max-endpoints",
+            attachment::NAME | endpoint::NAME | endpoint::NAME6 | super::answer::NAME | socket::NAMESPACES_NAME => {
+                "max-endpoints"
+            }
             network::NAME | clamp::NAME => "max-networks",
             peer::NAME | peer::NAME6 => "max-peers",
             node::NAME => "max-nodes",
@@ -115,6 +122,7 @@ impl Sizes {
             maglev::NAME | maglev::MEMBERS_NAME | maglev::MEMBERS_NAME6 => "max-maglev-parts",
             load::NAME | load::NAME6 | load::WEIGHTS_NAME | load::WEIGHTS_NAME6 => "max-loads",
             affinity::NAME | affinity::NAME6 => "max-affinities",
+            socket::SOCKETS_NAME => "max-sockets",
             flow::NAME | flow::RING_NAME => "max-flows",
             flow::NAME6 | flow::RING_NAME6 => "max-flows6",
             fragment::NAME | fragment::NAME6 => "max-fragments",

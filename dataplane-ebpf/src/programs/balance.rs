@@ -291,10 +291,11 @@ fn choose<F: Family>(
     if service.backend_count == 0 {
         return Err(Counter::DropNoBackend);
     }
-    if !policy::choose::<F>(attachment.vni, service, key, now) {
+    let choosing = F::choosing().ok_or(Counter::DropNoBackend)?;
+    if !policy::choose::<F>(choosing, attachment.vni, service, key, now) {
         return Err(Counter::DropNoBackend);
     }
-    let backend = F::choosing().ok_or(Counter::DropNoBackend)?.backend;
+    let backend = choosing.backend;
     let place = locate::<F>(attachment, backend.ip).ok_or(Counter::DropBackendGone)?;
     let flow = F::new_flow().ok_or(Counter::DropFlowTableFull)?;
     *flow = Flow {

@@ -9,7 +9,7 @@ use super::members::MemberMaps;
 use super::quoted::{self, Quoted};
 use super::verdict::Verdict;
 use super::{answer, answer6, filter, translate};
-use weft_dataplane::abi::{Attachment, Counter, Flow, FlowKey, Ip, V4, V6, jump};
+use weft_dataplane::abi::{Attachment, Counter, Flow, FlowKey, Ip, Seat, V4, V6, jump};
 use weft_dataplane::packet::{Header, Ipv4, Ipv6, Ports, ethernet, hash, ipv4, ipv6};
 
 /// IPv4.
@@ -56,6 +56,8 @@ pub(super) trait Family: FamilyMaps<Ip: Ip> + MemberMaps + Copy + 'static {
     fn own(attachment: &Attachment) -> Self::Ip;
     /// The network's gateway.
     fn gateway(attachment: &Attachment) -> Self::Ip;
+    /// The address of an endpoint of a namespace.
+    fn of_seat(seat: &Seat) -> Self::Ip;
     /// Whether it is a multicast group or the limited broadcast.
     fn is_group(ip: &Self::Ip) -> bool;
     /// A hash of the flow.
@@ -102,6 +104,11 @@ impl Family for Inet {
     #[inline(always)]
     fn gateway(attachment: &Attachment) -> V4 {
         attachment.gateway
+    }
+
+    #[inline(always)]
+    fn of_seat(seat: &Seat) -> V4 {
+        seat.ip
     }
 
     #[inline(always)]
@@ -195,6 +202,11 @@ impl Family for Inet6 {
     #[inline(always)]
     fn gateway(attachment: &Attachment) -> V6 {
         attachment.gateway6
+    }
+
+    #[inline(always)]
+    fn of_seat(seat: &Seat) -> V6 {
+        seat.ip6
     }
 
     #[inline(always)]

@@ -567,6 +567,21 @@ pub(super) fn count(counter: Counter) {
     }
 }
 
+/// The same for programs that may interrupt each other.
+#[inline(always)]
+pub(super) fn count_shared(counter: Counter) {
+    if let Some(number) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: the word is in a map's entry and aligned. Needed because the BPF target of Rust has no instruction of its own for it.
+        unsafe {
+            core::arch::asm!(
+                "lock *(u64 *)(r1 + 0) += r2",
+                in("r2") 1_u64,
+                in("r1") number,
+            );
+        }
+    }
+}
+
 /// Goes on with the program at `index`; comes back only if there is none.
 #[inline(always)]
 pub(super) fn jump(context: &TcContext, index: u32) {

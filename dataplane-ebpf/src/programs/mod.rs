@@ -24,6 +24,7 @@ mod overlay_ingress;
 mod plain;
 mod policy;
 mod quoted;
+mod socket;
 mod sweep;
 mod translate;
 mod verdict;

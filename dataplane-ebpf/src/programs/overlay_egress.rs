@@ -6,11 +6,11 @@ use super::datagram::Datagram;
 use super::family::{Family, Inet, Inet6, Refusal, Trouble};
 use super::frame::Frame;
 use super::verdict::Verdict;
-use super::{clamp, encap, icmp_error, local, maps, neighbor, neighbor6, plain};
+use super::{clamp, encap, icmp_error, local, maps, neighbor, neighbor6, plain, socket};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use weft_dataplane::abi::{Attachment, Counter, Endpoint, Flow, Ip, OverlayAddress, Peer, jump};
-use weft_dataplane::packet::{Ethernet, Header, ethernet, ipv6, transport};
+use weft_dataplane::packet::{Ethernet, Header, ethernet, ipv4, ipv6, transport};
 
 /// The program, which knows what makes up the load and nothing else: what it runs of stays in the processor's caches, where all of what
 /// follows has no room beside the packet's own users.
@@ -185,6 +185,15 @@ fn route_all<F: Family>(packet: &mut Packet, attachment: &Attachment, datagram: 
         && let Some(answered) = F::echo(packet, attachment, datagram)
     {
         return answered;
+    }
+    to_nobody::<F>(packet, attachment, datagram)
+}
+
+/// Nobody has the address. A socket that got it for a virtual IP has lost its backend.
+#[inline(never)]
+fn to_nobody<F: Family>(packet: &mut Packet, attachment: &Attachment, datagram: &Datagram<F::Ip>) -> Verdict {
+    if datagram.protocol == ipv4::TCP && socket::is_connected_to(packet, &datagram.destination) {
+        return F::reset(packet, attachment, datagram, Counter::DropBackendGone);
     }
     Verdict::Drop(Counter::DropUnknownDestination)
 }

@@ -17,8 +17,13 @@ const MAX_AFFINITY_SECONDS: u32 = 24 * 3600;
 
 /// Chooses the backend of a new connection to a virtual IP that has one, into [`Choosing::backend`]; false if there is none after all.
 #[inline(never)]
-pub(super) fn choose<F: Family>(vni: u32, service: &Service, key: &FlowKey<F::Ip>, now: u32) -> bool {
-    let Some(choosing) = F::choosing() else { return false };
+pub(super) fn choose<F: Family>(
+    choosing: &mut Choosing<F::Ip>,
+    vni: u32,
+    service: &Service,
+    key: &FlowKey<F::Ip>,
+    now: u32,
+) -> bool {
     if service.affinity_seconds == 0 {
         return by_policy::<F>(choosing, vni, service, key);
     }

@@ -1,5 +1,5 @@
 use super::*;
-use weft_dataplane::abi::mapped;
+use weft_dataplane::abi::{Connected, NamespaceKey, Seat, mapped};
 
 fn dump(name: &str, entries: Vec<(Vec<u8>, Vec<u8>)>) -> MapView {
     MapView::new(MapDump {
@@ -161,6 +161,33 @@ fn each_map_prints_its_entries() {
             "table 00000000000000ab member 2 -> 10.0.1.9",
         ),
         (
+            "namespaces",
+            raw(
+                NamespaceKey {
+                    cookie: 4711,
+                    slot: 1,
+                    padding: 0,
+                },
+                Seat {
+                    vni: 4097,
+                    ip: IP,
+                    ip6: V6::new([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]),
+                },
+            ),
+            "namespace 4711 slot 1 -> vni 4097 10.0.1.3 ip6 fd00::3",
+        ),
+        (
+            "sockets",
+            raw(
+                12u64,
+                Connected {
+                    vip: mapped(IP),
+                    backend: mapped([10, 0, 1, 9]),
+                },
+            ),
+            "socket 12 vip 10.0.1.3 -> 10.0.1.9",
+        ),
+        (
             "answers",
             raw(5u32, 12_345_600_000u64),
             "ifindex 5 -> ICMP errors paid until 12.345 s after boot",
@@ -284,8 +311,8 @@ fn an_unknown_name_is_told_the_known_ones() {
         Err(
             "map \"peer\" does not exist, there are: affinities, affinities6, answers, attachments, backends, backends6, \
              clamps, counters, endpoints, endpoints6, flows, flows6, fragments, fragments6, loads, loads6, maglev, \
-             maglev_members, maglev_members6, maglev_tables, maglev_tables6, networks, nodes, peers, peers6, rotations, \
-             rotations6, services, services6, weights, weights6"
+             maglev_members, maglev_members6, maglev_tables, maglev_tables6, namespaces, networks, nodes, peers, peers6, rotations, \
+             rotations6, services, services6, sockets, weights, weights6"
                 .to_owned()
         )
     );
