@@ -4,6 +4,7 @@
 //! what else the machine does meets each of them alike. Ratios are taken within a round only.
 
 use crate::arrangement::Arrangement;
+use crate::arrangement::weft::BY_SOCKETS;
 use crate::error::Result;
 use crate::interrupt;
 use crate::measure::{Figures, MEASURES, METRICS, Metric};
@@ -87,15 +88,15 @@ pub struct Row {
     pub ratios: Vec<Option<Summary>>,
 }
 
-/// Which arrangement is divided by which: weft by all others, or, without it, the last by all others.
+/// Which arrangement is divided by which: weft by all others, or, without it, the last by all others; and what balances sockets by
+/// Docker's.
 pub fn comparisons<'a>(ids: &[&'a str]) -> Vec<(&'a str, &'a str)> {
     let Some(subject) = ids.iter().find(|id| **id == "weft").or(ids.last()) else {
         return Vec::new();
     };
-    ids.iter()
-        .filter(|id| id != &subject)
-        .map(|id| (*subject, *id))
-        .collect()
+    let others = ids.iter().filter(|id| id != &subject).map(|id| (*subject, *id));
+    let docker = (ids.contains(&"a") && ids.contains(&BY_SOCKETS)).then_some((BY_SOCKETS, "a"));
+    others.chain(docker).collect()
 }
 
 /// The table: a row for each metric that anybody has.
@@ -144,6 +145,8 @@ mod tests {
     #[test]
     fn weft_is_divided_by_the_others() {
         assert_eq!(comparisons(&["a", "e2", "weft"]), [("weft", "a"), ("weft", "e2")]);
+        let with_sockets = comparisons(&["a", "weft", BY_SOCKETS]);
+        assert_eq!(with_sockets, [("weft", "a"), ("weft", BY_SOCKETS), (BY_SOCKETS, "a")]);
         assert_eq!(comparisons(&["a", "e2"]), [("e2", "a")]);
         assert_eq!(comparisons(&["a"]), []);
         assert_eq!(comparisons(&[]), []);

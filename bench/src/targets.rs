@@ -1,5 +1,6 @@
 //! What weft is to reach, row by row, and whether this run did.
 
+use crate::arrangement::weft::BY_SOCKETS;
 use crate::growth::Growth;
 use crate::rounds::{Row, comparisons};
 use crate::statistics::Summary;
@@ -31,6 +32,10 @@ enum Source {
     Against(&'static str, &'static str),
     /// The metric itself.
     Own(&'static str),
+    /// The metric where sockets are balanced when they connect, over that of another arrangement in the same round.
+    SocketsAgainst(&'static str, &'static str),
+    /// The metric itself there.
+    Sockets(&'static str),
     /// A program by test run, warm, nanoseconds.
     Warm(&'static str),
     /// The rate with full maps over that with few destinations.
@@ -80,6 +85,8 @@ targets! {
     "UDP round trip p99": Against("udprr.p99", "a") AtMost 1.0;
     "new connections through a VIP": Against("vip.rate", "a") AtLeast 1.75;
     "new connections, VIP against direct": Own("vip.against_direct") AtLeast 0.97;
+    "new connections through a VIP, balance=connect": SocketsAgainst("vip.rate", "a") AtLeast 1.75;
+    "new connections, VIP against direct, balance=connect": Sockets("vip.against_direct") AtLeast 0.97;
     "TCP stream, VIP against direct": Own("vipbulk.stream") AtLeast 0.98;
     "TCP round trips, VIP against direct": Own("vipbulk.trips") AtLeast 0.98;
     "encapsulation, warm, ns": Warm("warm.encap") AtMost 70.0;
@@ -115,21 +122,25 @@ pub fn verdicts(ids: &[&str], rows: &[Row], programs: Option<&[WarmCost]>, growt
     let comparisons = comparisons(ids);
     let subject = comparisons.first().map_or("", |(subject, _)| subject);
     let row = |key: &str| rows.iter().find(|row| row.metric.key == key);
+    let ratio = |of: &str, key: &str, other: &str| {
+        let column = comparisons.iter().position(|pair| *pair == (of, other))?;
+        *row(key)?.ratios.get(column)?
+    };
+    let own = |of: &str, key: &str| {
+        let column = ids.iter().position(|id| *id == of)?;
+        *row(key)?.values.get(column)?
+    };
     let figure = |source: Source| match source {
-        Source::Against(key, other) => {
-            let column = comparisons.iter().position(|(_, reference)| *reference == other)?;
-            *row(key)?.ratios.get(column)?
-        }
-        Source::Own(key) => {
-            let column = ids.iter().position(|id| *id == subject)?;
-            *row(key)?.values.get(column)?
-        }
+        Source::Against(key, other) => ratio(subject, key, other),
+        Source::Own(key) => own(subject, key),
+        Source::SocketsAgainst(key, other) => ratio(BY_SOCKETS, key, other),
+        Source::Sockets(key) => own(BY_SOCKETS, key),
         Source::Warm(key) => programs?.iter().find(|cost| cost.key == key).map(|cost| cost.cost),
         Source::Growth(key) => growth?.rates.iter().find(|rate| rate.key == key).map(|rate| rate.ratio),
         Source::Memory => Summary::of(&[growth?.bytes() as f64 / f64::from(1 << 20)]),
     };
     let against = |source: Source| match source {
-        Source::Against(_, other) => other,
+        Source::Against(_, other) | Source::SocketsAgainst(_, other) => other,
         _ => "",
     };
     TARGETS
@@ -153,11 +164,13 @@ mod tests {
     fn each_row_is_about_something_that_is_measured() {
         for target in TARGETS {
             match target.source {
-                Source::Against(key, other) => {
+                Source::Against(key, other) | Source::SocketsAgainst(key, other) => {
                     assert!(METRICS.iter().any(|metric| metric.key == key), "{key}");
                     assert!(arrangement::IDS.contains(&other), "{other}");
                 }
-                Source::Own(key) => assert!(METRICS.iter().any(|metric| metric.key == key), "{key}"),
+                Source::Own(key) | Source::Sockets(key) => {
+                    assert!(METRICS.iter().any(|metric| metric.key == key), "{key}")
+                }
                 Source::Warm(key) => assert!(warm::KEYS.contains(&key), "{key}"),
                 Source::Growth(key) => assert!(crate::growth::KEYS.contains(&key), "{key}"),
                 Source::Memory => {}
@@ -189,6 +202,8 @@ mod tests {
         };
         assert_eq!(of(["a", "weft"]), [("a", Some(false))]);
         assert_eq!(of(["e2", "weft"]), [("e2", Some(false))]);
+        // What balances sockets is no subject, but for rows of its own.
+        assert_eq!(of(["weft", BY_SOCKETS]), []);
         assert!(Bound::AtLeast(0.9).is_met(0.9) && Bound::AtMost(0.9).is_met(0.9));
         assert!(!Bound::AtLeast(0.9).is_met(0.89) && !Bound::AtMost(0.9).is_met(0.91));
     }

@@ -241,7 +241,7 @@ fn build(id: &str, options: &Options) -> Result<Box<dyn Arrangement>> {
         "a" | "an" | "aq" | "anq" => docker_like::build(id, options).map(|a| Box::new(a) as _),
         "e2" => ceiling::build(options).map(|a| Box::new(a) as _),
         "maps" => maps::build(options).map(|a| Box::new(a) as _),
-        "weft" => weft::build(options).map(|a| Box::new(a) as _),
+        "weft" | weft::BY_SOCKETS => weft::build(id, options).map(|a| Box::new(a) as _),
         _ => Err(Error::new(format!(
             "no arrangement {id:?}: choose from {}",
             IDS.join(", ")
@@ -251,4 +251,4 @@ fn build(id: &str, options: &Options) -> Result<Box<dyn Arrangement>> {
 }
 
 /// All arrangements.
-pub const IDS: &[&str] = &["a", "an", "aq", "anq", "e2", "maps", "weft"];
+pub const IDS: &[&str] = &["a", "an", "aq", "anq", "e2", "maps", "weft", weft::BY_SOCKETS];

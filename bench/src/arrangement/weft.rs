@@ -36,6 +36,7 @@ const SERVICE: &str = "my-web";
 /// The arrangement; everything in it ends with it, daemons first.
 #[derive(Debug)]
 pub struct Weft {
+    id: &'static str,
     facts: Vec<String>,
     _daemons: [Daemon; 2],
     _state: State,
@@ -45,11 +46,15 @@ pub struct Weft {
 
 impl Arrangement for Weft {
     fn id(&self) -> &'static str {
-        "weft"
+        self.id
     }
 
     fn description(&self) -> String {
-        "weft: a cluster of two daemons, containers connected by the command line".to_owned()
+        let what = "a cluster of two daemons, containers connected by the command line";
+        match self.id {
+            BY_SOCKETS => format!("{BY_SOCKETS}: {what}, features balance=connect"),
+            id => format!("{id}: {what}"),
+        }
     }
 
     fn facts(&self) -> &[String] {
@@ -61,12 +66,19 @@ impl Arrangement for Weft {
     }
 }
 
-/// Builds it.
-pub fn build(options: &Options) -> Result<Weft> {
-    let state = State::create()?;
-    let hosts = Hosts::create("weft", options)?;
-    let near = Daemon::start(&state, options, &hosts.a, "node-a", HOST_A)?;
-    let far = Daemon::start(&state, options, &hosts.b, "node-b", HOST_B)?;
+/// Id of the arrangement whose daemons balance sockets when they connect.
+pub const BY_SOCKETS: &str = "weft-connect";
+
+/// Builds it, with or without balancing when sockets connect.
+pub fn build(id: &str, options: &Options) -> Result<Weft> {
+    let (id, prefix, features) = match id {
+        BY_SOCKETS => (BY_SOCKETS, "weftc", json!({"balance": "connect"})),
+        _ => ("weft", "weft", json!({})),
+    };
+    let state = State::create(id)?;
+    let hosts = Hosts::create(prefix, options)?;
+    let near = Daemon::start(&state, options, &features, &hosts.a, ("node-a", HOST_A))?;
+    let far = Daemon::start(&state, options, &features, &hosts.b, ("node-b", HOST_B))?;
     let token = near.weft(&["cluster", "init", "-q"])?;
     far.weft(&["cluster", "join", "--token", token.trim(), &HOST_A.to_string()])?;
     near.weft(&["network", "create", "--subnet", SUBNET, NETWORK])?;
@@ -85,6 +97,7 @@ pub fn build(options: &Options) -> Result<Weft> {
         interface: other_end(&client, &hosts.a)?,
     };
     Ok(Weft {
+        id,
         facts: vec![format!("container MTU {}", client.mtu)],
         topology: Topology {
             client,
@@ -111,8 +124,8 @@ struct State {
 }
 
 impl State {
-    fn create() -> Result<Self> {
-        let directory = Path::new(STATE).join(format!("{STATE_PREFIX}{}", std::process::id()));
+    fn create(arrangement: &str) -> Result<Self> {
+        let directory = Path::new(STATE).join(format!("{STATE_PREFIX}{}-{arrangement}", std::process::id()));
         let pins = directory.join("bpf");
         fs::create_dir_all(&pins).context(|| format!("cannot create {}", pins.display()))?;
         let state = State { directory };
@@ -141,7 +154,9 @@ pub(super) fn sweep() {
     let Ok(entries) = fs::read_dir(STATE) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name.strip_prefix(STATE_PREFIX).and_then(|pid| pid.parse().ok());
+        let owner = name
+            .strip_prefix(STATE_PREFIX)
+            .and_then(|rest| rest.split('-').next()?.parse().ok());
         if owner.is_some_and(|pid| !netns::is_running(pid)) {
             remove(&entry.path());
         }
@@ -159,7 +174,13 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(state: &State, options: &Options, host: &Netns, name: &'static str, address: Ipv4Addr) -> Result<Self> {
+    fn start(
+        state: &State,
+        options: &Options,
+        features: &Value,
+        host: &Netns,
+        (name, address): (&'static str, Ipv4Addr),
+    ) -> Result<Self> {
         let directory = state.directory.join(name);
         fs::create_dir_all(&directory).context(|| format!("cannot create {}", directory.display()))?;
         let config = directory.join("config.json");
@@ -174,6 +195,7 @@ impl Daemon {
             "bpf-object": options.dataplane_object,
             "bpf-pin-dir": state.directory.join("bpf").join(name),
             "pidfile": directory.join("weftd.pid"),
+            "features": features,
         });
         fs::write(&config, settings.to_string()).context(|| format!("cannot write {}", config.display()))?;
         let output = File::create(&log).context(|| format!("cannot create {}", log.display()))?;
