@@ -257,11 +257,16 @@ fn sockets_are_kept_over_a_restart_and_let_go_of_when_not_asked_for_any_more() {
     for program in program::OF_CGROUP {
         std::fs::remove_file(config.pin_directory.join(format!("{program}-cgroup"))).unwrap();
     }
-    talk(&mut open(&scene.alice, vip()));
-    assert_eq!(balanced(&scene.first), (2, 1));
+    // The kernel lets go of a link a moment after its last pin is gone.
+    eventually("packets are balanced", || {
+        let (_, packets) = balanced(&scene.first);
+        talk(&mut open(&scene.alice, vip()));
+        balanced(&scene.first).1 > packets
+    });
     assert!(scene.first.dataplane.ensure_sockets().unwrap());
+    let (sockets, packets) = balanced(&scene.first);
     talk(&mut open(&scene.alice, vip()));
-    assert_eq!(balanced(&scene.first), (3, 1));
+    assert_eq!(balanced(&scene.first), (sockets + 1, packets));
 
     config.features = weft::dataplane::Forced::default();
     scene.first.dataplane.restart(&config);
@@ -272,8 +277,10 @@ fn sockets_are_kept_over_a_restart_and_let_go_of_when_not_asked_for_any_more() {
         scene.bob.socket(PORT),
         "nobody translates it"
     );
+    let (sockets, packets) = balanced(&scene.first);
     talk(&mut open(&scene.alice, vip()));
-    assert_eq!(balanced(&scene.first), (3, 2));
+    assert_eq!(balanced(&scene.first), (sockets, packets + 1));
+    assert_eq!(scene.first.dataplane.dump("sockets").unwrap().entries.len(), 0);
 }
 
 /// Programs of this kind that the kernel has, whosever they are.

@@ -399,6 +399,7 @@ impl Dataplane {
 
     /// Detaches all programs and unpins everything. Connections through virtual IPs are forgotten.
     pub fn remove(self) -> Result<(), AttachError> {
+        sockets::detach(&self.pin_directory)?;
         self.attacher.remove_all()
     }
 }

@@ -21,6 +21,7 @@ const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// Write whether the key is there or not; and only if it is not there.
 const BPF_ANY: u64 = 0;
@@ -441,15 +442,7 @@ struct UpdateAttributes {
 
 /// Gives the link that is pinned there another program, whatever it is attached to; `ENOLINK` if that is gone.
 pub(super) fn update_link(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
-    let path = CString::new(pin.as_os_str().as_bytes())?;
-    let link = make(
-        BPF_OBJ_GET,
-        &mut PinAttributes {
-            path: address(path.as_bytes_with_nul()),
-            fd: 0,
-            flags: 0,
-        },
-    )?;
+    let link = open_pin(pin)?;
     let mut attributes = UpdateAttributes {
         link: link.as_raw_fd().cast_unsigned(),
         program: program.as_raw_fd().cast_unsigned(),
@@ -457,6 +450,17 @@ pub(super) fn update_link(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()>
         old: 0,
     };
     call(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// Detaches what the link that is pinned there is attached to, at once (Linux 5.9): the last pin's end only does so by and by.
+pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
+    call(BPF_LINK_DETACH, &mut open_pin(pin)?.as_raw_fd()).map(drop)
+}
+
+fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let (path, fd, flags) = (address(path.as_bytes_with_nul()), 0, 0);
+    make(BPF_OBJ_GET, &mut PinAttributes { path, fd, flags })
 }
 
 /// `union bpf_attr` of `BPF_MAP_CREATE`.

@@ -81,7 +81,13 @@ pub(super) fn detach(directory: &Path) -> Result<bool, AttachError> {
     let mut any = false;
     for name in program::OF_CGROUP {
         let pin = pin_of(directory, name);
-        any |= pin.exists();
+        match raw::detach_link(&pin) {
+            Ok(()) => any = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // It is attached to nothing any more.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOLINK) => {}
+            Err(error) => return Err(pin_error(&pin, &error)),
+        }
         remove(&pin)?;
     }
     Ok(any)

@@ -8,6 +8,7 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs trace /sys/kernel/tracing
+mount -t cgroup2 cgroups /sys/fs/cgroup
 exec >/dev/ttyS1 2>&1 </dev/null
 stty -onlcr -echo 2>/dev/null
 echo "@boot $(uname -r)"
