@@ -101,6 +101,17 @@ pub fn load_sized(options: &Options, sizes: &Sizes) -> Result<Ebpf> {
     load_with(options, &mut loader, &bytes)
 }
 
+/// [`load`] on a node with this VTEP.
+pub fn load_for(options: &Options, vtep: V6) -> Result<Ebpf> {
+    let bytes = read(options)?;
+    let [high, low] = vtep.halves();
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(global::OWN_VTEP_HIGH, &high, true)
+        .override_global(global::OWN_VTEP_LOW, &low, true);
+    load_with(options, &mut loader, &bytes)
+}
+
 fn load_bytes(options: &Options, bytes: &[u8]) -> Result<Ebpf> {
     load_with(options, &mut EbpfLoader::new(), bytes)
 }

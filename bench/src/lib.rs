@@ -5,6 +5,7 @@
 //! - [`measure`]: the list of measures and what each yields
 //! - [`rounds`]: who is measured when, and which samples are compared
 //! - [`program_cost`], [`warm`]: nanoseconds of each program
+//! - [`forged`]: what forged VXLAN costs
 //! - [`growth`]: the packet rate with full maps, and what these take
 //! - [`report`], [`targets`], [`plot`]: the table and the JSON, what was to be reached, the picture
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ pub mod awake;
 pub mod command;
 pub mod dataplane;
 pub mod error;
+pub mod forged;
 pub mod gossip;
 pub mod growth;
 pub mod interrupt;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use weft_bench::error::{Context, Result};
 use weft_bench::options::Options;
 use weft_bench::report::Report;
-use weft_bench::{arrangement, growth, interrupt, measure, rounds, warm};
+use weft_bench::{arrangement, forged, growth, interrupt, measure, rounds, warm};
 
 /// How long to look whether others use the CPUs: long enough for a share in percent of ticks of 10 ms.
 const LISTEN: Duration = Duration::from_millis(500);
@@ -41,9 +41,12 @@ fn run() -> Result<bool> {
         (options.wants("prog") && expected).then(|| warm::costs(&options).map_err(|error| error.to_string()));
     let growth = (options.wants(measure::GROWTH) && expected)
         .then(|| growth::measure(&options).map_err(|error| error.to_string()));
+    let forged = (options.wants(measure::FORGED) && expected)
+        .then(|| forged::measure(&options).map_err(|error| error.to_string()));
     let complete = samples.iter().all(|sample| sample.outcome.is_ok())
         && !matches!(programs, Some(Err(_)))
-        && !matches!(growth, Some(Err(_)));
+        && !matches!(growth, Some(Err(_)))
+        && !matches!(forged, Some(Err(_)));
     let report = Report {
         busy_before,
         options: &options,
@@ -51,6 +54,7 @@ fn run() -> Result<bool> {
         samples: &samples,
         programs,
         growth,
+        forged,
     };
     print!("{}", report.text());
     if let Some(path) = &options.json {

@@ -123,10 +123,13 @@ pub const MEASURES: &[Measure] = &[
 /// What is measured once, with maps of its own, and not in rounds.
 pub const GROWTH: &str = "growth";
 
+/// The same, of forged frames.
+pub const FORGED: &str = "forged";
+
 /// All names that `--only` takes.
 pub fn names() -> Vec<&'static str> {
     let rounds = MEASURES.iter().map(|measure| measure.name);
-    rounds.chain([GROWTH]).collect()
+    rounds.chain([GROWTH, FORGED]).collect()
 }
 
 impl Measure {

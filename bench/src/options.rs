@@ -15,7 +15,7 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', value_name = "ID,...", default_values = ["a", "anq", "e2", "weft"])]
     pub arrangements: Vec<String>,
 
-    /// Measures: tcp1 tcp4 nic udp tcprr udprr conn vip vipbulk live prog growth; all of them without this option.
+    /// Measures: tcp1 tcp4 nic udp tcprr udprr conn vip vipbulk live prog growth forged; all of them without this option.
     #[arg(long, value_delimiter = ',', value_name = "MEASURE,...")]
     pub only: Vec<String>,
 

@@ -1,6 +1,7 @@
 //! The table on standard output, and everything behind it as JSON.
 
 use crate::arrangement::Arrangement;
+use crate::forged::Forged;
 use crate::growth::Growth;
 use crate::options::Options;
 use crate::rounds::{Row, Sample, comparisons, rows};
@@ -29,6 +30,8 @@ pub struct Report<'a> {
     pub programs: Option<Result<Vec<WarmCost>, String>>,
     /// The rate with full maps, or why there is none; `None` when it was not asked for.
     pub growth: Option<Result<Growth, String>>,
+    /// What forged frames cost, or why it is not known.
+    pub forged: Option<Result<Forged, String>>,
 }
 
 impl Report<'_> {
@@ -58,6 +61,9 @@ impl Report<'_> {
         }
         if let Some(growth) = &self.growth {
             text.push_str(&growth_table(growth));
+        }
+        if let Some(forged) = &self.forged {
+            text.push_str(&forged_table(forged));
         }
         text.push_str(&target_table(&self.verdicts(&rows)));
         text
@@ -123,6 +129,7 @@ impl Report<'_> {
             "summary": rows.iter().map(|row| row_json(&ids, row)).collect::<Vec<_>>(),
             "programs": self.programs.as_ref().map(programs_json),
             "growth": self.growth.as_ref().map(growth_json),
+            "forged": self.forged.as_ref().map(forged_json),
             "targets": self.verdicts(&rows).iter().map(verdict_json).collect::<Vec<_>>(),
             "samples": self.samples.iter().map(sample_json).collect::<Vec<_>>(),
         })
@@ -256,6 +263,32 @@ fn growth_table(growth: &Result<Growth, String>) -> String {
         .collect();
     let _ = writeln!(text, ": {}", parts.join(", "));
     text
+}
+
+fn forged_table(forged: &Result<Forged, String>) -> String {
+    match forged {
+        Err(error) => format!("\nforged VXLAN: {error}\n"),
+        Ok(forged) => {
+            let head = ["forged VXLAN, kpps dropped", "TC", "XDP", "XDP/TC"].map(str::to_owned);
+            let cells = [
+                "making and dropping".to_owned(),
+                number(forged.tc.median),
+                number(forged.xdp.median),
+                ratio_text(forged.ratio),
+            ];
+            format!("\n{}", aligned(&[head.to_vec(), cells.to_vec()]))
+        }
+    }
+}
+
+fn forged_json(forged: &Result<Forged, String>) -> Value {
+    match forged {
+        Err(error) => json!({ "error": error }),
+        Ok(forged) => json!({
+            "tc_kpps": summary_json(Some(forged.tc)), "xdp_kpps": summary_json(Some(forged.xdp)),
+            "ratio": summary_json(Some(forged.ratio)),
+        }),
+    }
 }
 
 fn mebibytes(bytes: u64) -> String {

@@ -24,6 +24,9 @@ pub(crate) async fn run(config: &Config) -> Result<(), String> {
         let place = name.unwrap_or_else(|| format!("interface {ifindex}, which is gone"));
         done.push(format!("program {} detached from {place}", hook.program()));
     }
+    for ifindex in removed.filters {
+        done.push(format!("XDP program detached from interface {ifindex}"));
+    }
     if removed.sockets {
         done.push("programs that see sockets detached from the host's root cgroup".to_owned());
     }

@@ -115,7 +115,7 @@ async fn run(config: Config) -> Result<(), String> {
     let underlay = netlink::watch_underlay().map_err(|error| error.to_string())?;
     let neighbors = netlink::watch_neighbors().map_err(|error| error.to_string())?;
     let _pidfile = config.write_pidfile().map_err(|error| error.to_string())?;
-    let dataplane = load_dataplane(&config, &netlink, uplink.ifindex).await?;
+    let dataplane = load_dataplane(&config, &netlink, uplink.ifindex, vtep).await?;
 
     let (handle, commands) = Handle::new();
     tokio::spawn(reload_on_hangup(hangup, handle.clone()));
@@ -162,23 +162,28 @@ async fn advertise_address(config: &Config, netlink: &Netlink) -> Result<IpAddr,
     }
 }
 
-async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32) -> Result<Dataplane, String> {
+async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32, vtep: IpAddr) -> Result<Dataplane, String> {
     if !dataplane::wants_encap_device(&config.features).map_err(|error| error.to_string())? {
-        let dataplane = attach_dataplane(config, uplink, None)?;
+        let dataplane = attach_dataplane(config, uplink, vtep, None)?;
         ensure_receive_offload(config, netlink).await;
         return Ok(dataplane);
     }
     // The programs are told its index as they are loaded.
     let device = netlink.ensure_encap_device(config.data_path_port).await;
     let device = device.map_err(|error| format!("features \"encap=collect_md\": {error}"))?;
-    let attached = attach_dataplane(config, uplink, Some(device.ifindex));
+    let attached = attach_dataplane(config, uplink, vtep, Some(device.ifindex));
     if attached.is_err() && device.created {
         netlink.remove_gro_device().await.map_err(|error| error.to_string())?;
     }
     attached
 }
 
-fn attach_dataplane(config: &Config, uplink: u32, encap_device: Option<u32>) -> Result<Dataplane, String> {
+fn attach_dataplane(
+    config: &Config,
+    uplink: u32,
+    vtep: IpAddr,
+    encap_device: Option<u32>,
+) -> Result<Dataplane, String> {
     let mut dataplane = Dataplane::load(&dataplane::Config {
         object: config.bpf_object.clone(),
         pin_directory: config.bpf_pin_dir.clone(),
@@ -188,6 +193,7 @@ fn attach_dataplane(config: &Config, uplink: u32, encap_device: Option<u32>) -> 
         encap_device,
         timeouts: config.timeouts.seconds_in_ticks(),
         sizes: config.sizes,
+        vtep: Some(vtep),
     })
     .map_err(|error| error.to_string())?;
     if config.log_level == LOG_DROPS_AT

@@ -38,6 +38,7 @@ pub fn config() -> Config {
         encap_device: None,
         timeouts: Timeouts::DEFAULT,
         sizes: Sizes::DEFAULT,
+        vtep: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use aya::maps::{Array, Map, MapData};
 use nix::sys::signal::{Signal, kill};
+use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};
 use weft_dataplane::abi::Neighbor;
 use weft_tests::misuse::{enter, refused};
@@ -272,14 +273,50 @@ fn held(host: &Host) -> Result<(Vec<u32>, Vec<u32>)> {
     Ok((programs, maps))
 }
 
+fn cleanup(host: &Host) -> std::process::Command {
+    let mut command = host.netns().command(program("weftd").expect("it is built"));
+    command.arg("--config").arg(host.config_file()).arg("--cleanup");
+    command
+}
+
+#[test]
+fn the_drivers_program_follows_the_uplink_and_is_cleaned_up() -> Result<()> {
+    let mut pair = Pair::start()?;
+    let host = &mut pair.cluster.rig.hosts[0];
+    host.stop()?;
+    host.set("features", json!({"early-drop": "xdp", "balance": "connect"}))?;
+    host.start()?;
+    pair.reach()?;
+    let has_xdp = |pair: &Pair| Ok::<_, Error>(pair.host().netns().ip("link show dev eth0")?.contains("xdp"));
+    let info = pair.host().weft(&["info"])?;
+    assert!(info.contains("early-drop: xdp (as configured)"), "{info}");
+    assert!(has_xdp(&pair)?, "{}", pair.host().netns().ip("-d link show")?);
+
+    pair.host().netns().ip("link del eth0")?;
+    pair.told(&["uplink \"eth0\" is gone"])?;
+    pair.cluster.rig.new_uplink(0)?;
+    pair.told(&["the uplink is another interface now", "eth0"])?;
+    pair.restore_default_route()?;
+    pair.reach()?;
+    assert!(has_xdp(&pair)?);
+
+    pair.cluster.rig.hosts[0].kill()?;
+    assert!(has_xdp(&pair)?, "it stays while no weftd runs");
+    let printed = weft_tests::rig::run(&mut cleanup(pair.host()))?;
+    for words in [
+        "XDP program detached from interface",
+        "programs that see sockets detached from the host's root cgroup",
+    ] {
+        assert!(printed.contains(words), "{printed}");
+    }
+    assert!(!has_xdp(&pair)?);
+    assert!(!pair.host().pins().exists());
+    Ok(())
+}
+
 #[test]
 fn cleaning_up_leaves_nothing_of_a_killed_daemon() -> Result<()> {
     let mut pair = Pair::start()?;
-    let cleanup = |host: &Host| {
-        let mut command = host.netns().command(program("weftd").expect("it is built"));
-        command.arg("--config").arg(host.config_file()).arg("--cleanup");
-        command
-    };
     let pid = pair.host().pid().unwrap_or_default();
     refused(
         &mut cleanup(pair.host()),

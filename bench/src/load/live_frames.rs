@@ -98,6 +98,14 @@ impl Spread {
     }
 }
 
+/// Sends the same frame again and again out of an interface, and tells how long that took.
+pub(crate) fn send(from: &Container, object_path: &Path, frame: &[u8], frames: u32) -> Result<Duration> {
+    from.netns.within(|| {
+        pin(CLIENT_CPU)?;
+        inject(from, object_path, object::program::GENERATE, frame, frames, |_| Ok(()))
+    })
+}
+
 fn pass(
     topology: &Topology,
     object_path: &Path,

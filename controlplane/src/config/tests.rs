@@ -218,7 +218,7 @@ fn features_come_from_either_place() {
         (
             "{}",
             &["--features", "tcx=on"],
-            r#"features "tcx=on": there is no such feature, but there are attach, handover, encap, decap-l3, csum-ipv6, map-reads, balance"#,
+            r#"features "tcx=on": there is no such feature, but there are attach, handover, encap, decap-l3, csum-ipv6, map-reads, balance, early-drop"#,
         ),
     ] {
         assert_eq!(refusal(json, flags), expected);

@@ -2,7 +2,7 @@
 //!
 //! A tcx link is pinned, so it outlives the daemon, and its program is replaced in place. A filter outlives the daemon by itself.
 
-use super::{maps, pins, sockets};
+use super::{early, maps, pins, sockets};
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
@@ -220,6 +220,7 @@ impl Attacher {
         let ours = |name: &String| {
             parse_pin(name).is_some()
                 || sockets::is_pin(name)
+                || early::of_pin(name).is_some()
                 || name.starts_with(DISCIPLINE_NOTE)
                 || name.starts_with(pins::PREFIX)
                 || maps::NAMES.contains(&name.as_str())
@@ -372,7 +373,7 @@ fn note(path: &Path) -> Result<(), AttachError> {
     }
 }
 
-fn interface_name(ifindex: u32) -> Option<String> {
+pub(super) fn interface_name(ifindex: u32) -> Option<String> {
     // Some versions of the C library's wrapper give an empty name for an index that nobody has.
     if_indextoname(ifindex)
         .ok()?
@@ -381,7 +382,7 @@ fn interface_name(ifindex: u32) -> Option<String> {
         .filter(|name| !name.is_empty())
 }
 
-fn pin_error(path: &Path, error: &dyn std::error::Error) -> AttachError {
+pub(super) fn pin_error(path: &Path, error: &dyn std::error::Error) -> AttachError {
     AttachError::Pin {
         path: path.to_owned(),
         reason: chain(error),

@@ -1,7 +1,7 @@
 //! Removing all that a weftd left in the kernel, whether it lives in memory of anybody or not: the pins tell what there is.
 
 use super::attach::{AttachError, AttachMode, Attacher, Hook};
-use super::sockets;
+use super::{early, sockets};
 use crate::lock::{Lock, LockError};
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,8 @@ pub struct Removed {
     pub attached: Vec<(Hook, u32)>,
     /// Interfaces that got their `clsact` queueing discipline from weft. It is still there: others may have put filters into it.
     pub disciplines: Vec<u32>,
+    /// Interfaces whose drivers dropped packets.
+    pub filters: Vec<u32>,
     /// Whether programs saw the host's sockets.
     pub sockets: bool,
     /// Whether there were pins at all.
@@ -55,6 +57,7 @@ pub fn clean_up(pin_directory: &Path) -> Result<Removed, CleanupError> {
         attached: attacher.attached()?,
         disciplines: attacher.disciplines()?,
         sockets: sockets::detach(pin_directory)?,
+        filters: early::detach_all(pin_directory)?,
         pins: true,
     };
     attacher.remove_all()?;

@@ -30,11 +30,13 @@ pub enum Feature {
     MapReads,
     /// When connections through virtual IPs get their backend: TCP when a socket connects, or all with their first packet.
     Balance,
+    /// Where VXLAN is dropped whose sender does not live where it comes from: in the uplink's driver, or with all other packets.
+    EarlyDrop,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 7] = [
+    pub const ALL: [Feature; 8] = [
         Feature::Attach,
         Feature::Handover,
         Feature::Encap,
@@ -42,6 +44,7 @@ impl Feature {
         Feature::CsumIpv6,
         Feature::MapReads,
         Feature::Balance,
+        Feature::EarlyDrop,
     ];
 
     /// Its name in the configuration and in `weft info`.
@@ -54,6 +57,7 @@ impl Feature {
             Feature::CsumIpv6 => "csum-ipv6",
             Feature::MapReads => "map-reads",
             Feature::Balance => "balance",
+            Feature::EarlyDrop => "early-drop",
         }
     }
 
@@ -67,13 +71,14 @@ impl Feature {
             Feature::CsumIpv6 => ["flag", "plain"],
             Feature::MapReads => ["batch", "single"],
             Feature::Balance => ["connect", "packet"],
+            Feature::EarlyDrop => ["xdp", "tc"],
         }
     }
 
-    /// Whether the better way is taken only where it is asked for, because a user sees it: sockets that ask for a virtual IP are seen
-    /// connected to a backend by everyone but their own process.
+    /// Whether the better way is taken only where it is asked for: sockets that ask for a virtual IP are then seen connected to a backend
+    /// by everyone but their own process, and XDP makes some drivers set up their queues anew.
     const fn is_for_those_who_ask(self) -> bool {
-        matches!(self, Feature::Balance)
+        matches!(self, Feature::Balance | Feature::EarlyDrop)
     }
 
     /// What it takes of the kernel, and with which it came.
@@ -86,6 +91,7 @@ impl Feature {
             Feature::CsumIpv6 => ("BPF_F_IPV6", (6, 16)),
             Feature::MapReads => ("BPF_MAP_LOOKUP_BATCH", (5, 6)),
             Feature::Balance => ("SO_NETNS_COOKIE", (5, 14)),
+            Feature::EarlyDrop => ("XDP on frames in several buffers", (5, 18)),
         }
     }
 
@@ -103,6 +109,11 @@ impl Feature {
             Feature::Balance => Ok(netns::cookie_of_caller().is_ok()
                 && is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_netns_cookie)
                     .map_err(io::Error::other)?),
+            // Whether the uplink's driver can is seen when the program is attached.
+            // The helper came with it.
+            Feature::EarlyDrop => {
+                is_helper_supported(ProgramType::Xdp, BpfHelper::BPF_FUNC_xdp_load_bytes).map_err(io::Error::other)
+            }
         }
     }
 }
@@ -400,7 +411,7 @@ mod tests {
     #[test]
     fn what_is_forced_is_named_and_known() {
         let forced = Forced::only(&[("attach", "clsact"), ("map-reads", "batch")]).unwrap();
-        assert_eq!(forced.0, [Some(false), None, None, None, None, Some(true), None]);
+        assert_eq!(forced.0, [Some(false), None, None, None, None, Some(true), None, None]);
         let refusal = |name, choice| Forced::only(&[(name, choice)]).unwrap_err().to_string();
         assert_eq!(
             refusal("attach", "xdp"),
@@ -408,7 +419,7 @@ mod tests {
         );
         assert_eq!(
             refusal("tcx", "on"),
-            "features \"tcx=on\": there is no such feature, but there are attach, handover, encap, decap-l3, csum-ipv6, map-reads, balance"
+            "features \"tcx=on\": there is no such feature, but there are attach, handover, encap, decap-l3, csum-ipv6, map-reads, balance, early-drop"
         );
     }
 

@@ -5,6 +5,7 @@
 mod attach;
 mod cleanup;
 mod convert;
+mod early;
 mod environment;
 mod expiry;
 mod features;
@@ -45,9 +46,10 @@ use pins::Pins;
 use raw::Reads;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use weft_core::reconcile::{self, Step};
-use weft_core::wanted::MapContents;
+use weft_core::wanted::{MapContents, sixteen_bytes};
 use weft_dataplane::abi::flow::{self, Timeouts};
 use weft_dataplane::abi::{Counter, NamespaceKey, Seat, Sizes, V4, V6, global, jump, program, socket};
 use weft_diag::{MapDump, MapSummary};
@@ -71,6 +73,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How large the maps are.
     pub sizes: Sizes,
+    /// This node's VTEP; without it nothing is dropped in the uplink's driver.
+    pub vtep: Option<IpAddr>,
 }
 
 /// Why the data plane could not be loaded. Nothing is attached then.
@@ -214,6 +218,9 @@ impl Dataplane {
                 load_program(&mut ebpf, &object, name)?;
             }
         }
+        if features.has(Feature::EarlyDrop) {
+            load_program(&mut ebpf, &object, program::OVERLAY_FILTER)?;
+        }
         let log = if config.log_drops {
             Some(ProgramLog::open(&mut ebpf).map_err(LoadError::Log)?)
         } else {
@@ -230,6 +237,11 @@ impl Dataplane {
         let map_pins = takeover.directory();
         let filter = Filter::open(&map_pins, reads)?;
         attacher.replace_all(&mut ebpf)?;
+        if features.has(Feature::EarlyDrop) {
+            early::replace_all(&mut ebpf, &config.pin_directory)?;
+        } else {
+            early::detach_all(&config.pin_directory)?;
+        }
         if features.has(Feature::Balance) {
             sockets::attach(&mut ebpf, &config.pin_directory)?;
         } else if sockets::detach(&config.pin_directory)? {
@@ -264,12 +276,18 @@ impl Dataplane {
     /// Attaches a program to an interface of the calling thread's network namespace. If a pinned link of an earlier daemon is there,
     /// the link gets the new program without a gap. Attaching twice is harmless.
     pub fn attach(&mut self, hook: Hook, ifindex: u32) -> Result<(), AttachError> {
+        if hook == Hook::Uplink && self.features.has(Feature::EarlyDrop) {
+            early::attach(&mut self.ebpf, &self.pin_directory, ifindex)?;
+        }
         self.attacher.attach(&mut self.ebpf, hook, ifindex)
     }
 
     /// Puts a program back that somebody else detached from an interface; whether that was needed.
     pub fn ensure(&mut self, hook: Hook, ifindex: u32) -> Result<bool, AttachError> {
-        self.attacher.ensure(&mut self.ebpf, hook, ifindex)
+        let early = hook == Hook::Uplink
+            && self.features.has(Feature::EarlyDrop)
+            && early::attach(&mut self.ebpf, &self.pin_directory, ifindex)?;
+        Ok(self.attacher.ensure(&mut self.ebpf, hook, ifindex)? || early)
     }
 
     /// Whether sockets get their backend when they connect: [`Feature::Balance`].
@@ -301,6 +319,9 @@ impl Dataplane {
     /// Detaches a program from an interface; nothing happens if it is not attached, or if the interface is gone. The kernel may run the
     /// program for a moment longer.
     pub fn detach(&mut self, hook: Hook, ifindex: u32) -> Result<(), AttachError> {
+        if hook == Hook::Uplink {
+            early::detach(&self.pin_directory, ifindex)?;
+        }
         self.attacher.detach(hook, ifindex)
     }
 
@@ -400,6 +421,7 @@ impl Dataplane {
     /// Detaches all programs and unpins everything. Connections through virtual IPs are forgotten.
     pub fn remove(self) -> Result<(), AttachError> {
         sockets::detach(&self.pin_directory)?;
+        early::detach_all(&self.pin_directory)?;
         self.attacher.remove_all()
     }
 }
@@ -453,6 +475,7 @@ fn load_object(object: &Object, config: &Config, features: &Features, map_pins: 
         _ => 0,
     };
     let timeouts = &config.timeouts;
+    let [vtep_high, vtep_low] = config.vtep.map_or(V6::UNSPECIFIED, sixteen_bytes).halves();
     if config.sizes.preallocate_flows {
         maps::preallocate_flows(&config.sizes, map_pins)?;
     }
@@ -471,6 +494,8 @@ fn load_object(object: &Object, config: &Config, features: &Features, map_pins: 
         .override_global(global::UDP_ANSWERED_TICKS, &timeouts.udp_answered, true)
         .override_global(global::RING_SIZE, &config.sizes.flows, true)
         .override_global(global::RING_SIZE6, &config.sizes.flows6, true)
+        .override_global(global::OWN_VTEP_HIGH, &vtep_high, true)
+        .override_global(global::OWN_VTEP_LOW, &vtep_low, true)
         .override_global(log::LEVEL_GLOBAL, &level, true);
     for (name, entries) in config.sizes.maps() {
         loader.map_max_entries(name, entries);
@@ -527,6 +552,7 @@ fn load_once(program: &mut Program) -> Result<(), ProgramError> {
         Program::SchedClassifier(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
+        Program::Xdp(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

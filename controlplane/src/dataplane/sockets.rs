@@ -1,7 +1,6 @@
 //! The programs that see sockets: attached to the root of the host's cgroups, so that they see those of every container, and pinned.
 
-use super::attach::AttachError;
-use super::attach::chain;
+use super::attach::{AttachError, chain, pin_error};
 use super::raw;
 use aya::Ebpf;
 use aya::programs::links::FdLink;
@@ -108,13 +107,6 @@ fn refused(program: &'static str, error: &dyn std::error::Error) -> AttachError 
     AttachError::Refused {
         program,
         interface: "the host's root cgroup".to_owned(),
-        reason: chain(error),
-    }
-}
-
-fn pin_error(path: &Path, error: &dyn std::error::Error) -> AttachError {
-    AttachError::Pin {
-        path: path.to_owned(),
         reason: chain(error),
     }
 }

@@ -68,6 +68,8 @@ pub mod program {
     pub const OVERLAY_EGRESS: &str = "overlay_egress";
     /// TC ingress of the uplink: out of the overlay, into a container.
     pub const OVERLAY_INGRESS: &str = "overlay_ingress";
+    /// XDP of the uplink: what is dropped before the kernel has made a packet of it.
+    pub const OVERLAY_FILTER: &str = "overlay_filter";
     /// Forgets balanced connections that have expired: attached nowhere, run by the daemon.
     pub const FLOW_SWEEP: &str = "flow_sweep";
     /// A cgroup: a socket of IPv4 connects.
@@ -96,6 +98,10 @@ pub mod global {
     pub const DATA_PATH_PORT: &str = "DATA_PATH_PORT";
     /// `u32`: index of the vxlan device that encapsulates, 0 if the programs do (`bpf_skb_adjust_room`).
     pub const ENCAP_DEVICE: &str = "ENCAP_DEVICE";
+    /// `u64`: first half of this node's VTEP as 16 bytes; zero, if the XDP program is to drop nothing.
+    pub const OWN_VTEP_HIGH: &str = "OWN_VTEP_HIGH";
+    /// `u64`: the other half.
+    pub const OWN_VTEP_LOW: &str = "OWN_VTEP_LOW";
     /// `u32`: slots in the ring of IPv4 flows, as many as the map has.
     pub const RING_SIZE: &str = "RING_SIZE";
     /// `u32`: slots in the ring of IPv6 flows, as many as the map has.

@@ -7,6 +7,7 @@ mod clamp;
 mod cursor;
 mod datagram;
 mod decap;
+mod early;
 mod encap;
 mod family;
 mod filter;

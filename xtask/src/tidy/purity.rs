@@ -33,10 +33,11 @@ const NOT_IN_CORE: [(&str, &str); 22] = [
 ];
 
 /// Where `unsafe` may stand.
-const UNSAFE_PLACES: [&str; 10] = [
+const UNSAFE_PLACES: [&str; 11] = [
     "dataplane-ebpf/src/abi/",
     BENCH_PROGRAMS,
     "dataplane-ebpf/src/programs/cursor.rs",
+    "dataplane-ebpf/src/programs/early.rs",
     "dataplane-ebpf/src/programs/helper.rs",
     "dataplane-ebpf/src/programs/maps.rs",
     "dataplane-ebpf/src/programs/filter.rs",
