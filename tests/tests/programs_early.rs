@@ -141,7 +141,7 @@ fn it_stays_over_a_restart_comes_back_and_goes_when_not_asked_for_any_more() {
 }
 
 #[test]
-fn a_driver_without_xdp_is_refused_in_one_line_and_removing_leaves_nothing() {
+fn a_driver_without_xdp_is_refused_in_one_line() {
     let namespace = Namespace::new("wte");
     namespace.ip("link add uplink type bridge");
     namespace.ip("link set uplink up");
