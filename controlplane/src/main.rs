@@ -201,10 +201,18 @@ fn attach_dataplane(
     {
         tokio::spawn(follow_program_log(log));
     }
-    dataplane
-        .attach(Hook::Uplink, uplink)
-        .map_err(|error| error.to_string())?;
-    Ok(dataplane)
+    match dataplane.attach(Hook::Uplink, uplink) {
+        Ok(()) => Ok(dataplane),
+        Err(error) => {
+            // What an earlier weftd left goes on; what this one made goes with it.
+            if dataplane.attached().is_ok_and(|attached| attached.is_empty())
+                && let Err(error) = dataplane.remove()
+            {
+                tracing::warn!(%error, "programs and maps of a failed start stay");
+            }
+            Err(error.to_string())
+        }
+    }
 }
 
 async fn ensure_receive_offload(config: &Config, netlink: &Netlink) {

@@ -185,7 +185,7 @@ fn maps_follow_the_tables(cluster: &Cluster, addresses: [Ipv4Addr; 2]) -> Result
             })?;
         }
         let all = get(host, "/maps")?;
-        assert!(all.starts_with("OK\ntotal entries: 31\n"), "{all}");
+        assert!(all.starts_with("OK\ntotal entries: 33\n"), "{all}");
         assert!(get(host, "/maps/nosuch")?.starts_with("FAIL\nError: map \"nosuch\" does not exist, there are: "));
     }
     Ok(())

@@ -10,6 +10,9 @@ use weft_tests::rig::{Container, Error, Host, Result, wait_until};
 use weft_tests::story::{Cluster, NETWORK, SOON, dns, wait_names};
 use weft_tests::traffic::{Chat, TcpEcho};
 
+/// Lines of a daemon's log that a failure shows.
+const LOG_LINES: usize = 200;
+
 /// How many restarts, kills and upgrades; `WEFT_HITLESS=50,20,10` in the environment says otherwise.
 const SHORT: [u32; 3] = [3, 2, 2];
 
@@ -111,6 +114,18 @@ impl Story {
             server,
             cluster,
         })
+    }
+
+    /// What the daemons told of late.
+    fn print_logs(&self) {
+        for host in &self.cluster.rig.hosts {
+            let log = std::fs::read_to_string(host.log()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("{}, the end of its log:", host.name());
+            for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+                println!("  {line}");
+            }
+        }
     }
 
     /// Does it so often under traffic; what was lost, line by line.
@@ -246,7 +261,11 @@ fn nothing_is_lost_by_restarts_kills_and_upgrades() -> Result<()> {
     let mut story = Story::start()?;
     let mut rows = Vec::new();
     for (event, times) in [Event::Restart, Event::Kill, Event::Upgrade].into_iter().zip(times()?) {
-        rows.push(story.suffer(event, times)?);
+        let row = story.suffer(event, times)?;
+        if row.lost() > 0 || !row.ended.is_empty() {
+            story.print_logs();
+        }
+        rows.push(row);
     }
     println!(
         "\n{:18} {:>5} {:>9} {:>8} {:>9} {:>6} {:>8} {:>7} {:>8} {:>8} {:>6}",

@@ -196,8 +196,23 @@ fn ports_in_use_are_named() -> Result<()> {
         &mut weftd(host, &[]),
         &["encap=collect_md", "UDP port 4789", "in use", "ss -lunp"],
     );
-    host.set("features", Value::Null)?;
     drop(data_path);
+    host.set("features", json!({"balance": "connect"}))?;
+    refused(
+        &mut weftd(
+            host,
+            &[
+                "unshare",
+                "--mount",
+                "sh",
+                "-c",
+                "umount -a -l -t cgroup2; exec \"$@\"",
+                "sh",
+            ],
+        ),
+        &["balance=connect", "cgroup2", "mount -t cgroup2", "balance=packet"],
+    );
+    host.set("features", Value::Null)?;
     assert_eq!(traces(host), clean);
     host.start()?;
 

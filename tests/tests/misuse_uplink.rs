@@ -160,8 +160,14 @@ fn an_uplink_is_no_port_of_another_device() -> Result<()> {
         &["uplink", "\"eth0\" is a port of the bridge \"br0\"", "name \"br0\""],
     );
     assert!(!rig.hosts[0].pins().exists());
-    // Its master carries the overlay.
+    // Its master carries the overlay, but has no driver.
     rig.hosts[0].set("uplink", serde_json::Value::Null)?;
+    rig.hosts[0].set("features", json!({"early-drop": "xdp", "balance": "connect"}))?;
+    let mut command = rig.hosts[0].netns().command(program("weftd")?);
+    command.arg("--config").arg(rig.hosts[0].config_file());
+    refused(&mut command, &["overlay_filter", "br0", "native XDP", "early-drop=tc"]);
+    assert!(!rig.hosts[0].pins().exists());
+    rig.hosts[0].set("features", serde_json::Value::Null)?;
     rig.start_cluster()?;
     rig.hosts[0].weft(&["network", "create", NETWORK])?;
     let (alice, bob) = (rig.container(0, "alice")?, rig.container(1, "bob")?);

@@ -67,8 +67,8 @@ pub struct Flags {
     pub log_level: Option<String>,
     /// What of the kernel is used, whatever a trial says of it; may be given again: attach=tcx|clsact,
     /// handover=redirect_peer|redirect, encap=adjust_room|collect_md, decap-l3=flag|change_proto,
-    /// csum-ipv6=flag|plain, map-reads=batch|single
-    /// [default: what the trial says]
+    /// csum-ipv6=flag|plain, map-reads=batch|single, balance=connect|packet, early-drop=xdp|tc
+    /// [default: what the trial says; balance=packet, early-drop=tc]
     #[arg(long, value_name = "NAME=CHOICE")]
     pub features: Vec<String>,
     /// Sizes and time-outs.

@@ -73,7 +73,7 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How large the maps are.
     pub sizes: Sizes,
-    /// This node's VTEP; without it nothing is dropped in the uplink's driver.
+    /// This node's VTEP; without it, or where drops are logged, nothing is dropped in the uplink's driver.
     pub vtep: Option<IpAddr>,
 }
 
@@ -284,10 +284,11 @@ impl Dataplane {
 
     /// Puts a program back that somebody else detached from an interface; whether that was needed.
     pub fn ensure(&mut self, hook: Hook, ifindex: u32) -> Result<bool, AttachError> {
+        let missing = self.attacher.ensure(&mut self.ebpf, hook, ifindex)?;
         let early = hook == Hook::Uplink
             && self.features.has(Feature::EarlyDrop)
             && early::attach(&mut self.ebpf, &self.pin_directory, ifindex)?;
-        Ok(self.attacher.ensure(&mut self.ebpf, hook, ifindex)? || early)
+        Ok(missing || early)
     }
 
     /// Whether sockets get their backend when they connect: [`Feature::Balance`].
@@ -475,7 +476,9 @@ fn load_object(object: &Object, config: &Config, features: &Features, map_pins: 
         _ => 0,
     };
     let timeouts = &config.timeouts;
-    let [vtep_high, vtep_low] = config.vtep.map_or(V6::UNSPECIFIED, sixteen_bytes).halves();
+    // Drops are logged where all packets are seen.
+    let vtep = config.vtep.filter(|_| !config.log_drops);
+    let [vtep_high, vtep_low] = vtep.map_or(V6::UNSPECIFIED, sixteen_bytes).halves();
     if config.sizes.preallocate_flows {
         maps::preallocate_flows(&config.sizes, map_pins)?;
     }
