@@ -231,7 +231,6 @@ impl Dataplane {
             maps.apply(&reconcile::steps(&contents, &MapContents::default(), &config.sizes))?;
         }
         takeover.commit()?;
-        directory.keep();
         drop(unfinished);
         let attacher = Attacher::new(&config.pin_directory, features.attach_mode());
         let map_pins = takeover.directory();
@@ -250,6 +249,7 @@ impl Dataplane {
         }
         takeover.finish(&maps::NAMES);
         let expiry = Expiry::open(&map_pins, config.timeouts, reads, filter)?;
+        directory.keep();
         Ok(Dataplane {
             ebpf,
             maps,
