@@ -167,7 +167,7 @@ impl Daemon {
             swarm_joining: false,
             swarm_ended: None,
         };
-        // On a socket of its own: the kernel answers one listing a socket at a time, and refuses a second.
+        // On a socket of its own, so that its listings keep no others waiting.
         let own = Netlink::open().map_err(|error| error.to_string())?;
         tokio::spawn(neighbors::follow(own, parts.neighbors, daemon.handle.clone()));
         daemon.read_maps();

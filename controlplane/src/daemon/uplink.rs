@@ -2,7 +2,7 @@
 
 use super::{Command, Daemon};
 use crate::dataplane::Hook;
-use crate::netlink::{Enslaved, Netlink, NetlinkError};
+use crate::netlink::{Enslaved, Netlink, NetlinkError, RouteError};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -30,13 +30,23 @@ pub struct UplinkSeen {
     enslaved: Option<Enslaved>,
 }
 
-async fn look(netlink: &Netlink, uplink: &Uplink, vtep: IpAddr) -> Result<UplinkSeen, NetlinkError> {
-    let holder = netlink.default_uplink(Some(vtep)).await.ok();
+async fn look(netlink: &Netlink, uplink: &Uplink, vtep: IpAddr) -> Result<UplinkSeen, String> {
+    let text = |error: NetlinkError| error.to_string();
+    let holder = match netlink.default_uplink(Some(vtep)).await {
+        Ok(holder) => Some(holder),
+        Err(RouteError::NoSuchAddress { .. }) => None,
+        // What could not be found out is no complaint.
+        Err(error) => return Err(error.to_string()),
+    };
     Ok(UplinkSeen {
-        name: netlink.ifname(uplink.ifindex).await?,
-        ifindex: netlink.link_by_name(&uplink.name).await?.map(|link| link.ifindex),
+        name: netlink.ifname(uplink.ifindex).await.map_err(text)?,
+        ifindex: netlink
+            .link_by_name(&uplink.name)
+            .await
+            .map_err(text)?
+            .map(|link| link.ifindex),
         holder: holder.map(|holder| (holder.ifname, holder.ifindex)),
-        enslaved: netlink.enslaved(uplink.ifindex).await?,
+        enslaved: netlink.enslaved(uplink.ifindex).await.map_err(text)?,
     })
 }
 

@@ -29,6 +29,7 @@ impl Netlink {
 
     /// All addresses of the namespace.
     pub(super) async fn addresses(&self) -> Result<Vec<InterfaceAddress>, NetlinkError> {
+        let _listing = self.listing.lock().await;
         let messages: Vec<AddressMessage> = self
             .handle
             .address()

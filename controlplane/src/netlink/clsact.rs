@@ -14,6 +14,7 @@ impl Netlink {
             return Ok(false);
         }
         let index = ifindex.cast_signed();
+        let _listing = self.listing.lock().await;
         let failed = |what: &str| refused(format!("{what} of interface {ifindex}"));
         let disciplines: Vec<TcMessage> = self
             .handle

@@ -95,6 +95,7 @@ pub struct Enslaved {
 impl Netlink {
     /// All interfaces of the namespace, by index.
     pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
+        let _listing = self.listing.lock().await;
         let messages: Vec<LinkMessage> = self
             .handle
             .link()

@@ -23,11 +23,14 @@ pub use watch::{UnderlayChanged, watch_neighbors, watch_underlay};
 use crate::netns::Netns;
 use std::io;
 use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// A connection to the kernel's rtnetlink in one namespace; cheap to clone. It closes with its last clone.
 #[derive(Clone, Debug)]
 pub struct Netlink {
     handle: rtnetlink::Handle,
+    /// Held by whoever lists something: the kernel answers one listing a socket at a time, and refuses a second (`EBUSY`).
+    listing: Arc<Mutex<()>>,
     _connection: Arc<Connection>,
 }
 
@@ -60,6 +63,7 @@ impl Netlink {
         let task = runtime.spawn(connection);
         Ok(Netlink {
             handle,
+            listing: Arc::default(),
             _connection: Arc::new(Connection(task.abort_handle())),
         })
     }

@@ -17,6 +17,7 @@ impl Netlink {
             .iter()
             .filter_map(|link| Some((link.ifindex, link.address?)))
             .collect();
+        let _listing = self.listing.lock().await;
         let neighbors = self
             .handle
             .neighbours()

@@ -201,6 +201,7 @@ impl Netlink {
 
     /// The default routes of one family, the best first.
     async fn default_routes(&self, request: RouteMessage, any: IpAddr) -> Result<Vec<(u32, Hop)>, RouteError> {
+        let _listing = self.listing.lock().await;
         let routes: Vec<RouteMessage> = self
             .handle
             .route()
