@@ -8,7 +8,7 @@ use crate::arrangement::{Container, HOST_A, HOST_B, Hosts, UPLINK_A, UPLINK_B};
 use crate::dataplane::{self, put};
 use crate::error::{Context, Error, Result};
 use crate::interrupt;
-use crate::load::live_frames::{internet_checksum, send, udp_frame};
+use crate::load::live_frames::{send, udp_frame, vxlan_frame};
 use crate::object;
 use crate::options::Options;
 use crate::statistics::{Summary, paired_ratios};
@@ -120,26 +120,10 @@ fn fill(object: &mut Ebpf) -> Result<()> {
     dataplane::put_peer(object, OverlayAddress::new(VNI, THERE.1.octets()), peer)
 }
 
-/// VXLAN (RFC 7348 section 5) from the first host with a source inside that nobody has, without an outer UDP checksum.
+/// VXLAN from the first host with a source inside that nobody has.
 fn frame(from: [u8; 6], to: [u8; 6]) -> Vec<u8> {
     let inner = udp_frame(NOBODY, HERE);
-    let udp_length = (8 + 8 + inner.len()) as u16;
-    let mut frame = [to, from].concat();
-    frame.extend(0x0800u16.to_be_bytes());
-    frame.extend([0x45, 0]);
-    frame.extend((20 + udp_length).to_be_bytes());
-    frame.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
-    frame.extend(HOST_A.octets());
-    frame.extend(HOST_B.octets());
-    let checksum = internet_checksum(&frame[14..34]);
-    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
-    frame.extend(55_555u16.to_be_bytes());
-    frame.extend(abi::VXLAN_PORT.to_be_bytes());
-    frame.extend(udp_length.to_be_bytes());
-    frame.extend([0, 0, 0x08, 0, 0, 0]);
-    frame.extend((VNI << 8).to_be_bytes());
-    frame.extend(inner);
-    frame
+    vxlan_frame((from, HOST_A), (to, HOST_B), VNI, &inner)
 }
 
 fn dropped(object: &Ebpf) -> Result<u64> {
@@ -167,6 +151,7 @@ fn wait_dropped(object: &Ebpf, before: u64, expected: u64) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::live_frames::internet_checksum;
 
     #[test]
     fn a_forged_frame_has_consistent_lengths() {

@@ -9,7 +9,7 @@
 
 use crate::dataplane::{self, put};
 use crate::error::{Context, Error, Result};
-use crate::load::live_frames::{FRAME_LEN, internet_checksum};
+use crate::load::live_frames::{FRAME_LEN, internet_checksum, vxlan_frame};
 use crate::load::{CLIENT_CPU, pin};
 use crate::netns::Netns;
 use crate::object;
@@ -428,25 +428,9 @@ fn tcp_frame(from: Party, to: Party, flags: u8) -> Vec<u8> {
     frame
 }
 
-/// A frame inside VXLAN from the remote VTEP (RFC 7348 section 5), without an outer UDP checksum.
+/// A frame inside VXLAN from the remote VTEP.
 fn vxlan(inner: &[u8]) -> Vec<u8> {
-    let udp_length = (8 + 8 + inner.len()) as u16;
-    let mut outer = [LOOPBACK_MAC, REMOTE_MAC].concat();
-    outer.extend(0x0800u16.to_be_bytes());
-    outer.extend([0x45, 0]);
-    outer.extend((20 + udp_length).to_be_bytes());
-    outer.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
-    outer.extend(REMOTE_VTEP.octets());
-    outer.extend(VTEP.octets());
-    let checksum = internet_checksum(&outer[14..34]);
-    outer[24..26].copy_from_slice(&checksum.to_be_bytes());
-    outer.extend(55_555u16.to_be_bytes());
-    outer.extend(abi::VXLAN_PORT.to_be_bytes());
-    outer.extend(udp_length.to_be_bytes());
-    outer.extend([0, 0, 0x08, 0, 0, 0]);
-    outer.extend((VNI << 8).to_be_bytes());
-    outer.extend(inner);
-    outer
+    vxlan_frame((REMOTE_MAC, REMOTE_VTEP), (LOOPBACK_MAC, VTEP), VNI, inner)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use weft_dataplane::abi::VXLAN_PORT;
 
 /// Length of a frame, Ethernet header included and frame check sequence not.
 pub const FRAME_LEN: usize = 64;
@@ -239,6 +240,27 @@ pub(crate) fn udp_frame(from: ([u8; 6], Ipv4Addr), to: ([u8; 6], Ipv4Addr)) -> V
     frame.extend((ip_len - 20).to_be_bytes());
     frame.extend([0, 0]);
     frame.resize(FRAME_LEN, 0x55);
+    frame
+}
+
+/// A frame in VXLAN (RFC 7348 section 5) over IPv4, without an outer UDP checksum.
+pub(crate) fn vxlan_frame(from: ([u8; 6], Ipv4Addr), to: ([u8; 6], Ipv4Addr), vni: u32, inner: &[u8]) -> Vec<u8> {
+    let udp_length = (8 + 8 + inner.len()) as u16;
+    let mut frame = [to.0, from.0].concat();
+    frame.extend(0x0800u16.to_be_bytes());
+    frame.extend([0x45, 0]);
+    frame.extend((20 + udp_length).to_be_bytes());
+    frame.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
+    frame.extend(from.1.octets());
+    frame.extend(to.1.octets());
+    let checksum = internet_checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    frame.extend(55_555u16.to_be_bytes());
+    frame.extend(VXLAN_PORT.to_be_bytes());
+    frame.extend(udp_length.to_be_bytes());
+    frame.extend([0, 0, 0x08, 0, 0, 0]);
+    frame.extend((vni << 8).to_be_bytes());
+    frame.extend(inner);
     frame
 }
 
