@@ -1,9 +1,11 @@
 //! Performing what the node wants done.
 
 use super::{Command, Daemon, Leaving, new_node};
-use crate::netlink::HOST_INTERFACE_PREFIX;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::netlink::{HOST_INTERFACE_PREFIX, RouteError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::time::Duration;
+use tokio::time::sleep;
 use weft_core::cluster::{Reply, Request};
 use weft_core::id::NetworkId;
 use weft_core::networkdb::LogLevel;
@@ -11,6 +13,11 @@ use weft_core::node::{Effect, Input};
 use weft_core::recording::Ending;
 use weft_core::wanted::sixteen_bytes;
 use weft_dataplane::abi::{Node, node};
+
+/// How often the kernel is asked again for routes that it did not tell, in one search for all of them.
+const ROUTE_RETRIES: usize = 10;
+/// How long it is left alone before that.
+const ROUTE_PAUSE: Duration = Duration::from_millis(50);
 
 impl Daemon {
     pub(super) fn perform_effects(&mut self) {
@@ -96,7 +103,9 @@ impl Daemon {
         let netlink = self.netlink.clone();
         tokio::spawn(async move {
             let mut routes = BTreeMap::new();
-            for vtep in vteps {
+            let mut pending = VecDeque::from_iter(vteps);
+            let mut retries = ROUTE_RETRIES;
+            while let Some(vtep) = pending.pop_front() {
                 if vtep.is_ipv4() != source.is_ipv4() {
                     tracing::warn!(%vtep, own = %source, "VTEP of another family than this node's own: give all nodes a data-path-addr of one family");
                     continue;
@@ -112,6 +121,13 @@ impl Daemon {
                             padding: 0,
                         };
                         routes.insert(vtep, node);
+                    }
+                    // That the kernel did not say is no reason to take a way from the programs.
+                    Err(error @ (RouteError::Kernel { .. } | RouteError::Netlink(_))) if retries > 0 => {
+                        retries -= 1;
+                        tracing::debug!(%vtep, %error, "route not found out, asking again");
+                        pending.push_back(vtep);
+                        sleep(ROUTE_PAUSE).await;
                     }
                     Err(error) => tracing::warn!(%vtep, %error, "no route to VTEP"),
                 }
