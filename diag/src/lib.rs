@@ -47,6 +47,8 @@ pub enum OwnerState {
     Suspect,
     /// It failed: its rows are kept for its return, and only `owners=all` shows them.
     Failed,
+    /// Another node, mostly its own next life, took its place: its rows stay until the other's had time to arrive.
+    Replaced,
 }
 
 /// `/networkstats`.

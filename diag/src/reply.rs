@@ -206,6 +206,7 @@ fn state_text(state: OwnerState) -> &'static str {
         OwnerState::Alive => "alive",
         OwnerState::Suspect => "suspect",
         OwnerState::Failed => "failed",
+        OwnerState::Replaced => "replaced",
     }
 }
 

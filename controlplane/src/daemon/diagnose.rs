@@ -214,6 +214,7 @@ fn marked_row(row: Row<'_>) -> (weft_diag::Row, weft_diag::OwnerState) {
         OwnerState::Alive => weft_diag::OwnerState::Alive,
         OwnerState::Suspect => weft_diag::OwnerState::Suspect,
         OwnerState::Failed => weft_diag::OwnerState::Failed,
+        OwnerState::Replaced => weft_diag::OwnerState::Replaced,
     };
     (diagnostic_row(row), state)
 }

@@ -111,7 +111,7 @@ impl Manager {
 }
 
 impl Daemon {
-    /// Takes up the place that the store remembers.
+    /// Takes up the place that the store remembers; the gossip is [joined again](Self::join_again) later.
     pub(super) async fn restore_membership(&mut self) -> Result<(), String> {
         if self.restore_swarm()? {
             return Ok(());
@@ -119,7 +119,6 @@ impl Daemon {
         let Some(identity) = self.store.identity().map_err(|error| error.to_string())? else {
             return Ok(());
         };
-        let peers = identity.gossip_peers.clone();
         match self.store.manager_secrets().map_err(|error| error.to_string())? {
             Some(secrets) => {
                 let keys = ManagerKeys::restore(&self.store, self.now()).map_err(|error| error.message)?;
@@ -131,8 +130,16 @@ impl Daemon {
                 self.become_worker(identity, keys).map_err(|error| error.message)?;
             }
         }
-        self.join_remembered(&peers);
         Ok(())
+    }
+
+    /// Joins the gossip that the store remembers, with the networks of the endpoints that are here again: who hears of this life of the
+    /// node hears of them, too.
+    pub(super) fn join_again(&mut self) {
+        if let Some(identity) = self.membership.identity_mut() {
+            let peers = identity.gossip_peers.clone();
+            self.join_remembered(&peers);
+        }
     }
 
     pub(super) fn join_remembered(&mut self, peers: &[SocketAddr]) {

@@ -173,6 +173,7 @@ impl Daemon {
         daemon.read_maps();
         daemon.restore_membership().await?;
         daemon.restore_endpoints().await?;
+        daemon.join_again();
         daemon.take_own_settings();
         Ok(daemon)
     }

@@ -205,6 +205,9 @@ pub struct Membership {
     /// Members that are asked whether they are there, with the number of the ping.
     doubted: BTreeMap<NodeId, u32>,
     exchanges: BTreeMap<StreamId, Exchange>,
+    /// Earlier lives of this node, and when the others are told of their end.
+    #[serde(default)]
+    former: BTreeMap<NodeId, Instant>,
     gossip_at: Instant,
     push_pull_at: Instant,
     leaving: Option<Instant>,
@@ -256,6 +259,7 @@ impl Membership {
             relays: BTreeMap::new(),
             doubted: BTreeMap::new(),
             exchanges: BTreeMap::new(),
+            former: BTreeMap::new(),
             gossip_at,
             push_pull_at,
             leaving: None,
@@ -281,6 +285,7 @@ impl Membership {
             self.relay_timeout(),
             self.exchange_timeout(),
             self.suspicions.next_end(),
+            self.former_timeout(),
             self.leaving,
         ]
         .into_iter()
@@ -295,6 +300,7 @@ impl Membership {
         self.advance_probe(now);
         // After the probe, which may confirm a suspicion and so end it.
         self.expire_suspicions(now);
+        self.tell_of_former(now);
         if self.gossip_at <= now {
             self.gossip_at = now + GOSSIP_INTERVAL;
             self.gossip(now);

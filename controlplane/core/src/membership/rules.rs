@@ -1,7 +1,7 @@
 //! What alive, suspect and dead messages change (`spec/networkdb.md` 3.4).
 
 use super::refusals::Reason;
-use super::timing::{GOSSIP_TO_THE_DEAD, PROBE_INTERVAL};
+use super::timing::{FORMER_TOLD_AFTER, GOSSIP_TO_THE_DEAD, PROBE_INTERVAL};
 use super::{LogLevel, Member, Membership, Output};
 use crate::id::NodeId;
 use crate::time::{Duration, Instant};
@@ -76,22 +76,38 @@ impl Membership {
             return;
         }
         self.suspicions.cancel(&node);
-        self.broadcast_own(node.clone(), message);
         if was_gone {
             self.outputs.push_back(Output::Up(node.clone(), address));
         }
         if address == self.config.advertise {
             // An earlier life of this node, as old news tell. Nobody knows better that it is over.
-            let from = self.config.name.clone();
-            self.dead(
-                now,
-                Accusation {
-                    incarnation,
-                    node,
-                    from,
-                },
-            );
+            self.bury(now, &node, incarnation, NodeState::Dead);
+            self.former.insert(node, now + FORMER_TOLD_AFTER);
+        } else {
+            self.broadcast_own(node, message);
         }
+    }
+
+    /// Tells of the ends of this node's earlier lives.
+    pub(super) fn tell_of_former(&mut self, now: Instant) {
+        let due: Vec<_> = self.former.extract_if(.., |_, at| *at <= now).collect();
+        for (node, _) in due {
+            let known = self.roster.get(&node).filter(|known| known.state == NodeState::Dead);
+            let Some(incarnation) = known.map(|known| known.incarnation) else {
+                continue;
+            };
+            let from = self.config.name.clone();
+            let accusation = Accusation {
+                incarnation,
+                node: node.clone(),
+                from,
+            };
+            self.broadcast_own(node, Message::Dead(accusation).encode());
+        }
+    }
+
+    pub(super) fn former_timeout(&self) -> Option<Instant> {
+        self.former.values().min().copied()
     }
 
     /// Somebody tells of this node itself: an echo, a leftover of another life, or a second node of this name.
@@ -175,25 +191,31 @@ impl Membership {
             self.refute(accusation.incarnation);
             return;
         }
-        let gone = known.gone();
-        if !gone {
-            known.incarnation = accusation.incarnation;
-            known.state = if accusation.node == accusation.from {
-                NodeState::Left
-            } else {
-                NodeState::Dead
-            };
+        let state = if accusation.node == accusation.from {
+            NodeState::Left
+        } else {
+            NodeState::Dead
+        };
+        if self.bury(now, &accusation.node, accusation.incarnation, state) {
+            self.broadcast_own(accusation.node.clone(), Message::Dead(accusation).encode());
+        }
+    }
+
+    /// A node is gone; true if that is news.
+    fn bury(&mut self, now: Instant, node: &NodeId, incarnation: u32, state: NodeState) -> bool {
+        let known = self.roster.get_mut(node).filter(|known| !known.gone());
+        let is_news = known.is_some();
+        if let Some(known) = known {
+            known.incarnation = incarnation;
+            known.state = state;
             known.since = now;
         }
-        self.suspicions.cancel(&accusation.node);
-        self.doubt_no_more(&accusation.node);
-        if !gone {
-            let node = accusation.node.clone();
-            self.broadcast_own(node.clone(), Message::Dead(accusation).encode());
-            if node != self.config.name {
-                self.outputs.push_back(Output::Down(node));
-            }
+        self.suspicions.cancel(node);
+        self.doubt_no_more(node);
+        if is_news && *node != self.config.name {
+            self.outputs.push_back(Output::Down(node.clone()));
         }
+        is_news
     }
 
     /// Says that this node is alive, with an incarnation above the accused one.

@@ -17,6 +17,11 @@ pub(crate) const GOSSIP_INTERVAL: Duration = Duration::from_millis(200);
 /// To how many members they go.
 pub(crate) const GOSSIP_NODES: usize = 3;
 
+/// How long a node waits before it tells that earlier lives of it are over. Who hears of this life first finds that out by itself, and
+/// can go over from one to the other; who hears of that end alone takes the whole host for failed. Longer than news take through a
+/// thousand nodes, shorter than the shortest suspicion.
+pub(crate) const FORMER_TOLD_AFTER: Duration = Duration::from_secs(3);
+
 /// How long a dead member is still gossiped to, so that it can refute; then it is forgotten.
 pub(crate) const GOSSIP_TO_THE_DEAD: Duration = Duration::from_secs(30);
 

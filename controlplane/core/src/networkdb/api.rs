@@ -199,6 +199,8 @@ pub enum OwnerState {
     Suspect,
     /// It is taken as failed: its entries are kept for its return and hidden.
     Failed,
+    /// Another node took its place: its entries show until the other's had time to arrive.
+    Replaced,
 }
 
 /// What was counted since the start, and how much is held.

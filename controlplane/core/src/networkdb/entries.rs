@@ -94,6 +94,9 @@ impl NetworkDb {
         if entry.hidden {
             return OwnerState::Failed;
         }
+        if self.is_replaced(&entry.owner) {
+            return OwnerState::Replaced;
+        }
         match self.membership.member(&entry.owner) {
             Some(member) if member.state == NodeState::Suspect => OwnerState::Suspect,
             _ => OwnerState::Alive,

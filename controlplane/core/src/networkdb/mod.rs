@@ -93,6 +93,9 @@ pub struct NetworkDb {
     attachments_until: Option<Instant>,
     /// The nodes that are failed, to be tried again.
     failed: BTreeSet<NodeId>,
+    /// Nodes whose place another one took, and until when their entries show.
+    #[serde(default)]
+    replaced: BTreeMap<NodeId, Instant>,
     cluster: Cluster,
     bulk_streams: BTreeMap<StreamId, BulkStream>,
     table_gossip_at: Instant,
@@ -146,6 +149,7 @@ impl NetworkDb {
             members: BTreeMap::new(),
             attachments_until: None,
             failed: BTreeSet::new(),
+            replaced: BTreeMap::new(),
             cluster: Cluster::new(now, advertise, &mut random),
             bulk_streams: BTreeMap::new(),
             table_gossip_at: now + random.stagger(GOSSIP_INTERVAL),
@@ -212,6 +216,7 @@ impl NetworkDb {
             queued.then_some(self.table_gossip_at),
             (!self.own.is_empty()).then_some(self.bulk_sync_at),
             self.repair_timeout(),
+            self.handover_end(),
             reap,
             Some(self.health_log_at),
             self.cluster_timeout(),
@@ -238,6 +243,7 @@ impl NetworkDb {
             self.sync_periodically(now);
         }
         self.repair(now);
+        self.end_handovers(now);
         if self.reap_at <= now {
             self.reap_at = now + REAP_INTERVAL;
             self.reap(now);

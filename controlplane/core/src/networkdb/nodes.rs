@@ -10,6 +10,11 @@ use std::net::{IpAddr, SocketAddr};
 /// How long a failed or left node is remembered.
 const REAP_NODE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long the entries of a node stay that another one has replaced at its address: a daemon that is started anew writes the same ones
+/// under its new name, and until they are here the old ones are true. A bulk sync that is lost and several repairs fit into it, and
+/// what the next life does not write is not shown for longer than a failure takes to be noticed.
+pub(super) const HANDOVER: Duration = Duration::from_secs(5);
+
 /// How many nodes are remembered at most, gone ones included.
 pub(super) const MAX_NODES: usize = 65_536;
 
@@ -70,6 +75,7 @@ impl NetworkDb {
                 record.state = NodeState::Active;
                 record.displaced = false;
                 self.failed.remove(node);
+                self.replaced.remove(node);
             }
             None => {
                 if self.nodes.len() >= MAX_NODES {
@@ -138,7 +144,7 @@ impl NetworkDb {
                 address.ip()
             );
             self.log(LogLevel::Info, message);
-            self.node_left(now, &other);
+            self.node_replaced(now, &other);
             if let Some(record) = self.nodes.get_mut(&other) {
                 record.displaced = true;
             }
@@ -158,9 +164,13 @@ impl NetworkDb {
             .membership
             .member(node)
             .is_some_and(|member| member.state == MemberState::Left);
-        // Nobody comes back to an address at which another one is.
-        if left || at == self.advertise() || self.others_at(node, at).any(|(_, state)| state == NodeState::Active) {
+        if left || at == self.advertise() {
             self.node_left(now, node);
+            return;
+        }
+        // Nobody comes back to an address at which another one is.
+        if self.others_at(node, at).any(|(_, state)| state == NodeState::Active) {
+            self.node_replaced(now, node);
             return;
         }
         let Some(record) = self.nodes.get_mut(node) else { return };
@@ -183,12 +193,53 @@ impl NetworkDb {
         self.hide(now, node);
     }
 
-    /// A node left of its own will.
+    /// A node left of its own will: so do its entries.
     pub(super) fn node_left(&mut self, now: Instant, node: &NodeId) {
-        let Some(record) = self.nodes.get_mut(node) else { return };
+        if self.node_ended(now, node).is_some() {
+            self.forget_entries(node);
+        }
+    }
+
+    /// Another node took a node's place. What showed of its entries shows until those of the other one had time to arrive.
+    fn node_replaced(&mut self, now: Instant, node: &NodeId) {
+        match self.node_ended(now, node) {
+            Some(NodeState::Active) => {
+                self.tables.set_live(node, false);
+                self.replaced.insert(node.clone(), now + HANDOVER);
+            }
+            Some(_) => self.forget_entries(node),
+            None => {}
+        }
+    }
+
+    /// Whether another node took the place of this one, whose entries may still show.
+    pub(super) fn is_replaced(&self, node: &NodeId) -> bool {
+        self.replaced.contains_key(node)
+    }
+
+    /// When the entries of the first replaced node end.
+    pub(super) fn handover_end(&self) -> Option<Instant> {
+        self.replaced.values().min().copied()
+    }
+
+    /// Forgets what replaced nodes wrote and those in their places did not.
+    pub(super) fn end_handovers(&mut self, now: Instant) {
+        let ended: Vec<_> = self
+            .replaced
+            .extract_if(.., |_, until| *until <= now)
+            .map(|(node, _)| node)
+            .collect();
+        for node in ended {
+            self.forget_entries(&node);
+        }
+    }
+
+    /// A node is gone for good; returns how it was if that is news.
+    fn node_ended(&mut self, now: Instant, node: &NodeId) -> Option<NodeState> {
+        let record = self.nodes.get_mut(node)?;
         let (was, address) = (record.state, record.address.ip());
         match was {
-            NodeState::Left => return,
+            NodeState::Left => return None,
             NodeState::Active => record.until = now + REAP_NODE,
             NodeState::Failed => {}
         }
@@ -205,11 +256,12 @@ impl NetworkDb {
         self.leave_member_lists(node);
         self.stop_waiting_for(node);
         self.attachments.remove(node);
-        self.forget_entries(node);
+        Some(was)
     }
 
     /// Nothing of a node is left.
     fn forget_entries(&mut self, node: &NodeId) {
+        self.replaced.remove(node);
         self.drop_entries(node, None);
         self.tables.set_live(node, true);
     }

@@ -197,7 +197,7 @@ impl NetworkDb {
             // What a failed node wrote waits for its return. Meanwhile an address or a key that it had may belong to somebody who never
             // heard of it, and so writes with an earlier time.
             let active = self.is_active(owner);
-            if known.hidden && active {
+            if active && (known.hidden || self.is_replaced(&known.owner)) {
                 return true;
             }
             if known.visible() && !active {

@@ -326,6 +326,8 @@ impl NetworkDb {
             items.extend(left.filter(inside));
         }
         let entries = self.tables.items(network, buckets, lasting);
+        // What a replaced node wrote is no answer to what the one in its place writes.
+        let entries = entries.filter(|(.., entry, _)| !self.is_replaced(&entry.owner));
         items.extend(entries.map(|(.., item)| item));
         items.truncate(MAX_ITEMS);
         items

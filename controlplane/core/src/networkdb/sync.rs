@@ -189,7 +189,9 @@ impl NetworkDb {
         };
         for network in networks {
             self.attachment_messages(network, node, &mut add);
-            for (table, key, entry) in self.tables.of_network(network) {
+            let entries = self.tables.of_network(network);
+            // Of a replaced node nobody takes any.
+            for (table, key, entry) in entries.filter(|(.., entry)| !self.is_replaced(&entry.owner)) {
                 let change = if entry.deleted { Change::Delete } else { Change::Create };
                 let key = EntryKey::new(network, table, key);
                 add(envelope(

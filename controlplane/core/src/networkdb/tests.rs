@@ -4,12 +4,14 @@ mod any_message;
 mod chaos;
 mod decisions;
 mod failed;
+mod handover;
 mod hostile;
 mod keys;
 mod limits;
 mod repair;
 mod rules;
 
+use super::nodes::HANDOVER;
 use super::{Config, Effect, EntryError, Event, Input, NetworkDb, StreamId};
 use crate::id::NodeId;
 use crate::simulation::{CALM, Simulation, network, place, secs};
@@ -317,7 +319,7 @@ fn a_restart_under_a_new_name_purges_the_old_one() {
     simulation
         .act(new, |db, now| db.join_network(now, &net))
         .expect("joined");
-    simulation.run_until(secs(3), "the old name's row is gone", |s| {
+    simulation.run_until(HANDOVER + secs(3), "the old name's row is gone", |s| {
         [0, 1]
             .iter()
             .all(|n| s.rows(*n, &net, TABLE).is_empty() && down(s, *n, &old).is_some())

@@ -7,7 +7,7 @@ mod tests;
 use super::{Effect, Endpoint, Node};
 use crate::dns::Zones;
 use crate::id::NetworkId;
-use crate::networkdb::LogLevel;
+use crate::networkdb::{LogLevel, OwnerState};
 use crate::overlay::{Overlay, PeerRow};
 use crate::reconcile;
 use crate::record::{ENDPOINT_TABLE, EndpointRecord, PEER_TABLE, PeerRecord};
@@ -100,6 +100,7 @@ impl Node {
     /// The records of all networks that this node takes part in and knows. Also asks for those that it does not know.
     fn decode_tables(&mut self, rejected: &mut BTreeSet<String>) -> (Vec<PeerRow>, Vec<EndpointRow>) {
         let (mut peers, mut endpoints) = (Vec::new(), Vec::new());
+        let mut outgoing = Vec::new();
         let mut unknown = Vec::new();
         for id in self.gossip.joined_networks() {
             if !self.networks.contains_key(id) {
@@ -109,12 +110,18 @@ impl Node {
             for row in self.gossip.rows(id, PEER_TABLE) {
                 let (network, endpoint, owner) = (id.clone(), row.key.to_owned(), row.owner.clone());
                 match PeerRecord::decode(row.value) {
-                    Ok(record) => peers.push(PeerRow {
-                        network,
-                        endpoint,
-                        owner,
-                        record,
-                    }),
+                    Ok(record) => {
+                        let rows = match row.owner_state {
+                            OwnerState::Replaced => &mut outgoing,
+                            _ => &mut peers,
+                        };
+                        rows.push(PeerRow {
+                            network,
+                            endpoint,
+                            owner,
+                            record,
+                        });
+                    }
                     Err(error) => {
                         rejected.insert(format!("{PEER_TABLE} row {endpoint} of node {owner}: {error}"));
                     }
@@ -136,6 +143,7 @@ impl Node {
             }
         }
         self.ask_for(unknown);
+        add_outgoing(&mut peers, outgoing);
         (peers, endpoints)
     }
 
@@ -157,6 +165,17 @@ impl Node {
             }
         }
     }
+}
+
+/// What a replaced node wrote counts where nobody claims the same address.
+fn add_outgoing(peers: &mut Vec<PeerRow>, mut outgoing: Vec<PeerRow>) {
+    if outgoing.is_empty() {
+        return;
+    }
+    let place = |row: &PeerRow| (row.network.clone(), row.record.endpoint_ip.addr());
+    let claimed: BTreeSet<_> = peers.iter().map(place).collect();
+    outgoing.retain(|row| !claimed.contains(&place(row)));
+    peers.append(&mut outgoing);
 }
 
 /// While the tables may still be on their way, what the kernel knows of others on this node's networks stays: entries are added and

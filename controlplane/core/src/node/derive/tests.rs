@@ -1,4 +1,5 @@
 use super::*;
+use crate::id::{MacAddress, NodeId};
 use weft_dataplane::abi::{self, Network, Node as Route, Peer, Service, V6, mapped, node};
 
 const OURS: u32 = 4096;
@@ -141,4 +142,23 @@ fn a_kept_table_that_is_damaged_or_has_no_room_leaves_a_service_in_turns() {
         );
         assert_eq!(kept.services[&VIP].backend_count, 2);
     }
+}
+
+#[test]
+fn what_a_replaced_node_wrote_gives_way_to_any_claim() {
+    let row = |endpoint: &str, ip: &str| PeerRow {
+        network: NetworkId::new("net1").unwrap(),
+        endpoint: endpoint.to_owned(),
+        owner: NodeId::new("aaaaaaaaaaaa").unwrap(),
+        record: PeerRecord {
+            endpoint_ip: ip.parse().unwrap(),
+            endpoint_mac: MacAddress([2, 66, 10, 0, 0, 2]),
+            tunnel_endpoint_ip: "192.168.50.2".parse().unwrap(),
+            endpoint_ip6: None,
+        },
+    };
+    let mut peers = vec![row("b", "10.0.0.2/24")];
+    let outgoing = vec![row("a", "10.0.0.2/24"), row("c", "10.0.0.3/24")];
+    add_outgoing(&mut peers, outgoing);
+    assert_eq!(peers, [row("b", "10.0.0.2/24"), row("c", "10.0.0.3/24")]);
 }

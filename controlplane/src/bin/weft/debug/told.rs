@@ -192,6 +192,7 @@ fn owner_state(row: &HeldRow<'_>) -> &'static str {
         OwnerState::Alive => "alive",
         OwnerState::Suspect => "suspect",
         OwnerState::Failed => "failed",
+        OwnerState::Replaced => "replaced",
     }
 }
 
