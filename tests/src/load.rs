@@ -292,14 +292,16 @@ impl NewConnections {
     pub fn start(from: &impl Place, to: SocketAddr, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let begin = Instant::now();
         let namespace = from.enter(|| File::open("/proc/thread-self/ns/net").expect("a namespace"));
         let thread = std::thread::spawn(move || {
             setns(namespace, CloneFlags::CLONE_NEWNET).expect("root");
             let (mut made, mut failed) = (0, Vec::new());
             while !stopped.load(Ordering::Relaxed) {
                 made += 1;
+                let at = begin.elapsed();
                 if let Err(error) = round(to) {
-                    failed.push(error.to_string());
+                    failed.push(format!("begun at {:.3} s: {error}", at.as_secs_f32()));
                 }
                 std::thread::park_timeout(pause);
             }
@@ -315,9 +317,14 @@ impl NewConnections {
     }
 }
 
-fn round(to: SocketAddr) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"hello")?;
-    stream.read_exact(&mut [0; 5])
+/// Connects, says something and hears it again. The error tells how far that got.
+fn round(to: SocketAddr) -> Result<(), String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE).map_err(|error| format!("not connected: {error}"))?;
+    let port = stream.local_addr().map(|local| local.port()).unwrap_or_default();
+    let mut talk = || {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"hello")?;
+        stream.read_exact(&mut [0; 5])
+    };
+    talk().map_err(|error: std::io::Error| format!("connected from port {port} and then: {error}"))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use weft_dataplane::abi::ABI_VERSION;
 use weft_tests::load::{Account, NewConnections, UdpLoad};
 use weft_tests::rig::{Container, Error, Host, Result, wait_until};
-use weft_tests::story::{Cluster, NETWORK, SOON, dns, wait_names};
+use weft_tests::story::{Cluster, NETWORK, SOON, ask, dns, wait_names};
 use weft_tests::traffic::{Chat, TcpEcho};
 
 /// Lines of a daemon's log that a failure shows.
@@ -21,6 +21,9 @@ const RATE: u64 = 20_000;
 
 /// Connections that are used all the time, a quarter of them each way and through the virtual IP.
 const STREAMS: usize = 50;
+
+/// Between two new connections: nearly always one has begun and is not yet answered.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Where the servers listen: of TCP directly, of datagrams both ways, of TCP by the virtual IP, of new connections by it. Each its own,
 /// because two connections of one client port, directly and by the virtual IP, would be the same one to a server's port.
@@ -116,9 +119,17 @@ impl Story {
         })
     }
 
-    /// What the daemons told of late.
+    /// What the daemons told of late, and what their programs counted.
     fn print_logs(&self) {
         for host in &self.cluster.rig.hosts {
+            println!("{}:", host.name());
+            // The diagnostic server does not outlive a restart.
+            let _ = host.hangup();
+            let _ = wait_until(SOON, "the diagnostic server is there", || ask(host, "/ready"));
+            println!(
+                "{}",
+                ask(host, "/maps/counters").unwrap_or_else(|error| error.to_string())
+            );
             let log = std::fs::read_to_string(host.log()).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             println!("{}, the end of its log:", host.name());
@@ -143,7 +154,7 @@ impl Story {
             chats.push(Chat::every(client, to, Duration::from_millis(50)).map_err(Error::new)?);
         }
         let new = SocketAddr::from((self.vip, NEW));
-        let connections = NewConnections::start(&self.clients[0], new, Duration::from_millis(20));
+        let connections = NewConnections::start(&self.clients[0], new, PAUSE);
         let mut events = Vec::new();
         for number in 0..times {
             let host = (number % 2) as usize;

@@ -7,7 +7,7 @@ use super::raw::{RawMap, Reads};
 use aya::Ebpf;
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::ProgramFd;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -253,7 +253,7 @@ impl<S: Pod> Slots<S> {
     }
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, MapsError> {
+pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, MapsError> {
     ebpf.take_map(name).ok_or(MapsError::Shape {
         name,
         reason: "it is missing".to_owned(),
@@ -290,26 +290,15 @@ fn preallocate<K: Pod, V: Pod>(name: &'static str, max_entries: u32, pins: &Path
     })
 }
 
-/// Puts the loaded programs that others go on in where those look for them.
-pub(super) fn put_programs(ebpf: &mut Ebpf) -> Result<(), MapsError> {
-    let shape = |reason: String| MapsError::Shape {
-        name: jump::NAME,
-        reason,
-    };
-    let map = take(ebpf, jump::NAME)?;
-    let mut jumps = ProgramArray::try_from(map).map_err(|error| shape(error.to_string()))?;
-    for (index, name) in jump::PROGRAMS {
-        let program: &SchedClassifier = ebpf
-            .program(name)
-            .ok_or_else(|| shape(format!("program {name} is missing")))?
-            .try_into()
-            .map_err(|error: ProgramError| shape(error.to_string()))?;
-        let program = program.fd().map_err(|error| shape(error.to_string()))?;
-        jumps
-            .set(index, program, 0)
-            .map_err(|error| kernel(jump::NAME, error))?;
-    }
-    Ok(())
+/// Puts a program into a place of a program array.
+pub(super) fn put_program(
+    programs: &mut ProgramArray<MapData>,
+    index: u32,
+    program: &ProgramFd,
+) -> Result<(), MapsError> {
+    programs
+        .set(index, program, 0)
+        .map_err(|error| kernel(jump::NAME, error))
 }
 
 /// The hash maps: what each is called in [`Maps`], and of what it is.

@@ -412,11 +412,19 @@ impl Takeover {
         self.pins.path(self.target)
     }
 
-    /// After every link has its new program: copies what the old ones changed meanwhile, and unpins the old maps. What cannot be done is
-    /// told: the new programs are there, and the next start would not do better.
-    pub(super) fn finish(mut self, names: &[&'static str]) {
-        let tell =
-            |error: MigrateError| tracing::error!(%error, "the takeover of an earlier version's maps is not complete");
+    /// Where the old generation has a map, if connections are copied from that.
+    pub(super) fn copies_connections_beside(&self, name: &str) -> Option<PathBuf> {
+        let of_connections = |copying: &&Copying| {
+            let map = copying.old_path.file_name().and_then(|map| map.to_str());
+            map.is_some_and(|map| [flow::NAME, flow::NAME6].contains(&map))
+        };
+        let copying = self.copying.iter().find(of_connections)?;
+        Some(copying.old_path.with_file_name(name))
+    }
+
+    /// After every link has its new program: copies what the old ones changed meanwhile. What cannot be done is told: the new programs
+    /// are there, and the next start would not do better.
+    pub(super) fn catch_up(&mut self) {
         for copying in &mut self.copying {
             match copying.pass(&self.hasher) {
                 Ok(entries) => {
@@ -425,6 +433,11 @@ impl Takeover {
                 Err(error) => tell(error),
             }
         }
+    }
+
+    /// After no program uses the old maps any more: copies the rest, and unpins them.
+    pub(super) fn finish(mut self, names: &[&'static str]) {
+        self.catch_up();
         for generation in self.interrupted.iter().rev() {
             self.add_missing(*generation, names).unwrap_or_else(tell);
         }
@@ -465,6 +478,10 @@ impl Takeover {
         }
         Ok(())
     }
+}
+
+fn tell(error: MigrateError) {
+    tracing::error!(%error, "the takeover of an earlier version's maps is not complete");
 }
 
 /// Whether the key of an array is none of the new one's.

@@ -11,6 +11,7 @@ mod expiry;
 mod features;
 mod filter;
 mod front;
+mod jumps;
 mod log;
 mod maps;
 mod migrate;
@@ -40,6 +41,7 @@ use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOpti
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use expiry::Expiry;
 use filter::Filter;
+use jumps::Jumps;
 use maps::Maps;
 use migrate::Takeover;
 use pins::Pins;
@@ -212,7 +214,7 @@ impl Dataplane {
             load_program(&mut ebpf, &object, hook.program())?;
         }
         load_program(&mut ebpf, &object, program::FLOW_SWEEP)?;
-        connect_programs(&mut ebpf, &object)?;
+        let mut jumps = connect_programs(&mut ebpf, &object)?;
         if features.has(Feature::Balance) {
             for name in program::OF_CGROUP {
                 load_program(&mut ebpf, &object, name)?;
@@ -235,7 +237,11 @@ impl Dataplane {
         let attacher = Attacher::new(&config.pin_directory, features.attach_mode());
         let map_pins = takeover.directory();
         let filter = Filter::open(&map_pins, reads)?;
+        if let Some(old) = takeover.copies_connections_beside(jump::NAME) {
+            jumps.consult(&old, reads);
+        }
         attacher.replace_all(&mut ebpf)?;
+        jumps.open_ourselves();
         if features.has(Feature::EarlyDrop) {
             early::replace_all(&mut ebpf, &config.pin_directory)?;
         } else {
@@ -247,6 +253,8 @@ impl Dataplane {
             // Nobody would hear of it when they are closed.
             maps.forget_sockets()?;
         }
+        takeover.catch_up();
+        jumps.end();
         takeover.finish(&maps::NAMES);
         let expiry = Expiry::open(&map_pins, config.timeouts, reads, filter)?;
         directory.keep();
@@ -513,11 +521,11 @@ fn load_object(object: &Object, config: &Config, features: &Features, map_pins: 
 }
 
 /// Loads the programs that others go on in, and puts them where those look for them.
-fn connect_programs(ebpf: &mut Ebpf, object: &Object) -> Result<(), LoadError> {
+fn connect_programs(ebpf: &mut Ebpf, object: &Object) -> Result<Jumps, LoadError> {
     for (_, name) in jump::PROGRAMS {
         load_program(ebpf, object, name)?;
     }
-    Ok(maps::put_programs(ebpf)?)
+    Ok(Jumps::put(ebpf)?)
 }
 
 fn load_program(ebpf: &mut Ebpf, object: &Object, name: &'static str) -> Result<(), LoadError> {

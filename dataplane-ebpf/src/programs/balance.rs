@@ -8,7 +8,7 @@ use super::datagram::Datagram;
 use super::family::{Family, Refusal, Trouble};
 use super::flows::{self, Found};
 use super::verdict::Verdict;
-use super::{answer, encap, helper, icmp_error, local, maps, policy};
+use super::{answer, encap, handover, helper, icmp_error, local, maps, policy};
 use weft_dataplane::abi::flow::{BACKEND_FINISHED, CLIENT_FINISHED, COUNTED, DIRECT, REPLY, RESET};
 use weft_dataplane::abi::service::POLICY_LEAST_CONNECTIONS;
 use weft_dataplane::abi::{Attachment, Counter, Endpoint, Flow, FlowKey, Ip, OverlayAddress, Peer, Service, peer};
@@ -381,7 +381,7 @@ pub(super) fn locate<F: Family>(attachment: &Attachment, ip: F::Ip) -> Option<Pl
 /// Whether [`translate_reply`], or what translates errors, may have something to do.
 #[inline(always)]
 pub(super) fn may_be_reply<F: Family>(vni: u32, datagram: &Datagram<F::Ip>) -> bool {
-    if datagram.fragment || datagram.protocol == F::ICMP {
+    if datagram.fragment || datagram.protocol == F::ICMP || handover::may_be() {
         return true;
     }
     datagram.has_ports() && F::flow(&datagram.flow_key(vni)).is_some()

@@ -47,6 +47,12 @@ impl Packet {
         Verdict::Drop(Counter::DropNoProgram)
     }
 
+    /// Leaves the packet, as it came, to a program of the generation before; goes on if there is none.
+    #[inline(always)]
+    pub(super) fn leave_to(&mut self, program: u32) {
+        maps::jump(&TcContext::new(self.skb), program);
+    }
+
     field! {
         /// Length with its Ethernet header in bytes.
         len

@@ -51,6 +51,8 @@ pub(super) trait Family: FamilyMaps<Ip: Ip> + MemberMaps + Copy + 'static {
     const ICMP: u8;
     /// The program that knows all of balanced connections.
     const BALANCE: u32;
+    /// The same, while connections are on their way from another generation's maps.
+    const HANDOVER: u32;
 
     /// The endpoint's own address.
     fn own(attachment: &Attachment) -> Self::Ip;
@@ -95,6 +97,7 @@ impl Family for Inet {
     const ETHERTYPE: [u8; 2] = ethernet::IPV4;
     const ICMP: u8 = ipv4::ICMP;
     const BALANCE: u32 = jump::BALANCE;
+    const HANDOVER: u32 = jump::HANDOVER;
 
     #[inline(always)]
     fn own(attachment: &Attachment) -> V4 {
@@ -193,6 +196,7 @@ impl Family for Inet6 {
     const ETHERTYPE: [u8; 2] = ethernet::IPV6;
     const ICMP: u8 = ipv6::ICMP;
     const BALANCE: u32 = jump::BALANCE6;
+    const HANDOVER: u32 = jump::HANDOVER6;
 
     #[inline(always)]
     fn own(attachment: &Attachment) -> V6 {

@@ -13,11 +13,22 @@ maps::maps! {
     "flow_filter_state" is filter::STATE_NAME, FLOW_FILTER_STATE: Array<u32> = Array::with_max_entries(filter::STATE_ENTRIES, 0);
 }
 
+/// Which half is in force.
+#[inline(always)]
+pub(super) fn state() -> u32 {
+    // SAFETY: as in `maps::look_up!`.
+    FLOW_FILTER_STATE.get_ptr(0).map_or(OFF, |state| unsafe { *state })
+}
+
 /// Whether there may be a connection with this key, or with its opposite.
 #[inline(always)]
 pub(super) fn may_know(key: &FlowKey<V4>) -> bool {
-    // SAFETY: as in `maps::look_up!`.
-    let state = FLOW_FILTER_STATE.get_ptr(0).map_or(OFF, |state| unsafe { *state });
+    may_know_by(state(), key)
+}
+
+/// [`may_know`], where the [`state`] is known.
+#[inline(always)]
+pub(super) fn may_know_by(state: u32, key: &FlowKey<V4>) -> bool {
     if state == OFF {
         return true;
     }

@@ -13,6 +13,7 @@ mod family;
 mod filter;
 mod flows;
 mod frame;
+mod handover;
 mod helper;
 mod icmp_error;
 mod local;

@@ -6,7 +6,7 @@ use super::datagram::Datagram;
 use super::family::{Family, Inet, Inet6, Refusal, Trouble};
 use super::frame::Frame;
 use super::verdict::Verdict;
-use super::{clamp, encap, icmp_error, local, maps, neighbor, neighbor6, plain, socket};
+use super::{clamp, encap, handover, icmp_error, local, maps, neighbor, neighbor6, plain, socket};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use weft_dataplane::abi::{Attachment, Counter, Endpoint, Flow, Ip, OverlayAddress, Peer, jump};
@@ -137,14 +137,14 @@ fn route<F: Family>(packet: &mut Packet, attachment: &Attachment, datagram: &Dat
     let destination = OverlayAddress::new(attachment.vni, datagram.destination);
     if let Some(peer) = F::peer(&destination) {
         if balance::may_be_beside::<F>(attachment, datagram, peer.flags) {
-            return packet.go_on(F::BALANCE);
+            return handover::go_on_balancing::<F>(packet);
         }
         return encap::send::<F>(packet, attachment, datagram, peer);
     }
     if let Some(endpoint) = F::endpoint(&destination) {
         let beside = balance::may_be_beside::<F>(attachment, datagram, endpoint.flags);
         if beside || balance::may_be_reply::<F>(attachment.vni, datagram) {
-            return packet.go_on(F::BALANCE);
+            return handover::go_on_balancing::<F>(packet);
         }
         return local::deliver(packet, endpoint.ifindex, endpoint.mac, None, Counter::DeliveredLocally);
     }
@@ -155,7 +155,7 @@ fn route<F: Family>(packet: &mut Packet, attachment: &Attachment, datagram: &Dat
     {
         return verdict;
     }
-    packet.go_on(F::BALANCE)
+    handover::go_on_balancing::<F>(packet)
 }
 
 #[inline(always)]

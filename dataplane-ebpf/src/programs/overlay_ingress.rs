@@ -5,7 +5,7 @@ use super::datagram::Datagram;
 use super::family::{Family, Inet, Inet6};
 use super::frame::Frame;
 use super::verdict::Verdict;
-use super::{decap, maps, plain};
+use super::{decap, handover, maps, plain};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use weft_dataplane::abi::{Counter, OverlayAddress, V6, jump, mapped, node};
@@ -176,6 +176,7 @@ fn receive_packet<F: Family>(packet: &mut Packet, outer: &Outer, vni: u32, frame
     if F::peer(&source).is_none_or(|peer| peer.vtep != outer.source) {
         return Err(Counter::DropUnknownPeer);
     }
+    handover::of_reply::<F>(packet, vni, &datagram);
     Ok(decap::receive::<F>(
         packet,
         outer,

@@ -9,9 +9,11 @@ use super::encap::{self, ECN};
 use super::family::Inet;
 use super::filter;
 use super::flows;
+use super::handover;
 use super::helper::{self, Refused};
 use super::maps::{self, FamilyMaps};
 use super::verdict::Verdict;
+use weft_dataplane::abi::filter::OFF;
 use weft_dataplane::abi::flow::{self, DIRECT, REPLY};
 use weft_dataplane::abi::{
     Attachment, Counter, Flow, FlowKey, Node, OverlayAddress, Peer, V4, front, jump, mapped, node, peer,
@@ -187,7 +189,7 @@ fn to_backend(packet: &mut Packet, attachment: &Attachment, plain: &Plain) -> Op
     let now = helper::now_ticks();
     let Some(found) = flows::find_alive::<Inet>(&plain.key, now) else {
         // All that the general way looks at before is right.
-        return Some(packet.go_on(jump::BALANCE));
+        return Some(handover::go_on_balancing::<Inet>(packet));
     };
     let flow = found.flow;
     if flow.flags & (DIRECT | REPLY) != 0
@@ -317,13 +319,19 @@ pub(super) fn from_peer(packet: &mut Packet) -> Option<Verdict> {
     if peer.vtep != mapped(source) {
         return None;
     }
-    let entry = if filter::may_know(&plain.key) {
+    let state = filter::state();
+    let entry = if filter::may_know_by(state, &plain.key) {
         Inet::flow(&plain.key)
     } else {
         None
     };
     let flow = match entry {
-        None => None,
+        None => {
+            if state == OFF {
+                packet.leave_to(jump::OLD_INGRESS);
+            }
+            None
+        }
         Some(entry) => {
             let now = helper::now_ticks();
             let found = flows::alive(&plain.key, entry, now)?;
