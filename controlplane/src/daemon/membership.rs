@@ -447,6 +447,17 @@ impl Daemon {
         self.node.peers().into_iter().map(|(_, ip)| ip).collect()
     }
 
+    /// Remembers the first peers soon: until then a start would have nobody to join.
+    pub(super) fn remember_first_peers(&mut self) {
+        let known = self
+            .membership
+            .identity_mut()
+            .map_or(0, |identity| identity.gossip_peers.len());
+        if known < 2 {
+            self.remember_gossip_peers();
+        }
+    }
+
     /// Who is alive now is whom to ask after a restart.
     pub(super) fn remember_gossip_peers(&mut self) {
         let port = self.config.gossip_port;

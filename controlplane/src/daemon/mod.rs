@@ -215,6 +215,7 @@ impl Daemon {
                 }
                 _ = look.tick() => {
                     self.look_at_uplink();
+                    self.remember_first_peers();
                     self.look_at_flow_tables();
                 }
                 _ = sweep.tick() => self.sweep_flows(),
@@ -228,6 +229,8 @@ impl Daemon {
                 }
             }
         }
+        self.remember_gossip_peers();
+        self.remember_swarm_peers();
         self.end_recording(Ending::Stopped);
         self.diagnostics.stop();
     }
