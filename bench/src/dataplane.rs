@@ -188,23 +188,26 @@ pub fn put_node(object: &mut Ebpf, vtep: V6, node: Node) -> Result<()> {
 /// A remote endpoint.
 pub fn put_peer(object: &mut Ebpf, key: OverlayAddress, peer: Peer) -> Result<()> {
     put(object, abi::peer::NAME, key, peer)?;
-    set_place(object, PlaceSlot::of_peer(key, &peer))
+    set_place(object, &key, PlaceSlot::of_peer(key, &peer))
 }
 
 /// A local endpoint.
 pub fn put_endpoint(object: &mut Ebpf, key: OverlayAddress, endpoint: Endpoint) -> Result<()> {
     put(object, abi::endpoint::NAME, key, endpoint)?;
-    set_place(object, PlaceSlot::of_endpoint(key, &endpoint))
+    set_place(object, &key, PlaceSlot::of_endpoint(key, &endpoint))
 }
 
 /// A virtual IP.
 pub fn put_service(object: &mut Ebpf, key: OverlayAddress, service: Service) -> Result<()> {
     put(object, abi::service::NAME, key, service)?;
-    set_place(object, PlaceSlot::of_service(key, &service))
+    set_place(object, &key, Some(PlaceSlot::of_service(key)))
 }
 
-fn set_place(object: &mut Ebpf, content: PlaceSlot) -> Result<()> {
-    set_slot(object, front::PLACES_NAME, front::place_of(&content.key), content)
+fn set_place(object: &mut Ebpf, key: &OverlayAddress, content: Option<PlaceSlot>) -> Result<()> {
+    match content {
+        Some(content) => set_slot(object, front::PLACES_NAME, front::place_of(key), content),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

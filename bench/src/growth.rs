@@ -17,6 +17,7 @@ use aya::Ebpf;
 use aya::maps::{Map, MapData};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
+use weft_dataplane::abi::front::mac_of;
 use weft_dataplane::abi::{
     self, Attachment, Backend, BackendKey, Endpoint, Network, Node, OverlayAddress, Peer, Service, Sizes, V6, mapped,
     peer, program,
@@ -133,7 +134,7 @@ pub fn measure(options: &Options) -> Result<Growth> {
     let connections = size.services * size.ports;
     let sizes = size.of_maps();
     let mut near = dataplane::load_sized(options, &sizes)?;
-    fill_near(&mut near, &size, veth_a, client.mac, server.mac)?;
+    fill_near(&mut near, &size, veth_a, client.mac)?;
     dataplane::put_node(&mut near, vtep(HOST_B), node(HOST_A, HOST_B, link_a.index, hosts.mtu))?;
     let far_sizes = Sizes {
         endpoints: size.peers,
@@ -245,16 +246,17 @@ fn at(first: Ipv4Addr, index: u32) -> OverlayAddress {
     OverlayAddress::new(VNI, (first.to_bits() + index).to_be_bytes())
 }
 
-fn fill_near(programs: &mut Ebpf, size: &Size, veth: u32, client: [u8; 6], server: [u8; 6]) -> Result<()> {
+fn fill_near(programs: &mut Ebpf, size: &Size, veth: u32, client: [u8; 6]) -> Result<()> {
     put(programs, abi::network::NAME, VNI, network())?;
     dataplane::put_attachment(programs, veth, attachment(CLIENT, client))?;
     for index in 0..size.peers {
+        let address = at(FIRST_PEER, index);
         let peer = Peer {
             vtep: vtep(HOST_B),
-            mac: server,
+            mac: mac_of(address.ip),
             flags: peer::BACKEND,
         };
-        dataplane::put_peer(programs, at(FIRST_PEER, index), peer)?;
+        dataplane::put_peer(programs, address, peer)?;
     }
     for index in 0..size.services {
         let vip = at(FIRST_VIP, index);
@@ -281,12 +283,13 @@ fn fill_far(programs: &mut Ebpf, size: &Size, veth: u32, client: [u8; 6], server
     put(programs, abi::network::NAME, VNI, network())?;
     dataplane::put_attachment(programs, veth, attachment(SERVER, server))?;
     for index in 0..size.peers {
+        let address = at(FIRST_PEER, index);
         let endpoint = Endpoint {
             ifindex: veth,
-            mac: server,
+            mac: mac_of(address.ip),
             flags: 0,
         };
-        dataplane::put_endpoint(programs, at(FIRST_PEER, index), endpoint)?;
+        dataplane::put_endpoint(programs, address, endpoint)?;
     }
     let peer = Peer {
         vtep: vtep(HOST_A),

@@ -1,7 +1,7 @@
 //! The fronts of the hash maps say what these say, or nothing.
 
 use aya::Pod;
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use weft::dataplane::{LinkAddresses, Neighborhood};
 use weft_core::reconcile::{Entry, EntryKey, Step};
 use weft_dataplane::abi::front::{self, LinkSlot, NodeSlot, PlaceSlot};
@@ -24,17 +24,17 @@ fn slot<S: Pod>(dataplane: &Loaded, name: &str, index: u32) -> S {
 
 fn place(dataplane: &Loaded, key: &OverlayAddress) -> Option<PlaceSlot> {
     let slot: PlaceSlot = slot(dataplane, front::PLACES_NAME, front::place_of(key));
-    (slot.kind != front::NOTHING && slot.key == *key).then_some(slot)
+    slot.is_of(key).then_some(slot)
 }
 
 const PEER: Peer = Peer {
     vtep: mapped([192, 168, 50, 2]),
-    mac: [2, 0, 0, 0, 0, 1],
+    mac: [2, 0x42, 10, 9, 8, 7],
     flags: 0,
 };
 const ENDPOINT: Endpoint = Endpoint {
     ifindex: 7,
-    mac: [2, 0, 0, 0, 0, 2],
+    mac: [2, 0x42, 10, 9, 8, 7],
     flags: 0,
 };
 
@@ -48,16 +48,16 @@ fn an_address_that_is_one_thing_is_there_and_one_that_is_several_is_not() {
         affinity_seconds: 0,
     };
     let steps: [(Step, Option<PlaceSlot>); 7] = [
-        (Step::Put(Entry::Peer(key, PEER)), Some(PlaceSlot::of_peer(key, &PEER))),
+        (Step::Put(Entry::Peer(key, PEER)), PlaceSlot::of_peer(key, &PEER)),
         (Step::Put(Entry::Endpoint(key, ENDPOINT)), None),
         (
             Step::Remove(EntryKey::Peer(key)),
-            Some(PlaceSlot::of_endpoint(key, &ENDPOINT)),
+            PlaceSlot::of_endpoint(key, &ENDPOINT),
         ),
         (Step::Remove(EntryKey::Endpoint(key)), None),
         (
             Step::Put(Entry::Service(key, service)),
-            Some(PlaceSlot::of_service(key, &service)),
+            Some(PlaceSlot::of_service(key)),
         ),
         (
             Step::Put(Entry::Service(
@@ -67,22 +67,61 @@ fn an_address_that_is_one_thing_is_there_and_one_that_is_several_is_not() {
                     ..service
                 },
             )),
-            Some(PlaceSlot::of_service(
-                key,
-                &Service {
-                    backend_count: 0,
-                    ..service
-                },
-            )),
+            Some(PlaceSlot::of_service(key)),
         ),
         (Step::Remove(EntryKey::Service(key)), None),
     ];
+    assert!(steps[0].1.is_some() && steps[2].1.is_some());
     for (step, expected) in steps {
         dataplane
             .apply(std::slice::from_ref(&step))
             .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(place(&dataplane, &key), expected, "{step:?}");
     }
+}
+
+/// Destination of the inner Ethernet header of a packet to Carol.
+fn inner(lab: &Lab) -> [u8; 6] {
+    const OVERHEAD: usize = 50;
+    let outcome = lab.from_alice(&Datagram::new(ALICE, CAROL, Payload::Udp(1, 2, vec![7])).bytes());
+    assert_eq!(outcome.action, Action::Redirect);
+    outcome.packet[OVERHEAD..OVERHEAD + 6].try_into().unwrap_or_default()
+}
+
+#[test]
+fn a_peer_whose_mac_was_chosen_is_not_there_and_is_reached_all_the_same() {
+    const CHOSEN: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
+    let mut lab = Lab::new();
+    let key = OverlayAddress::new(VNI, CAROL.1);
+    assert!(place(&lab.dataplane, &key).is_some());
+    assert_eq!(inner(&lab), CAROL.0);
+    let present = lab.dataplane.present().unwrap_or_else(|error| panic!("{error}"));
+    let peer = Peer {
+        mac: CHOSEN,
+        ..present.peers[&key]
+    };
+    lab.apply(&[Step::Put(Entry::Peer(key, peer))]);
+    assert_eq!(place(&lab.dataplane, &key), None);
+    assert_eq!(inner(&lab), CHOSEN);
+}
+
+/// What another version may have had there.
+#[test]
+fn a_front_of_another_shape_is_made_anew_and_filled() {
+    let config = config();
+    let mut dataplane = Loaded::new(&config);
+    let key = OverlayAddress::new(VNI, [10, 9, 8, 7]);
+    dataplane
+        .apply(&[Step::Put(Entry::Peer(key, PEER))])
+        .unwrap_or_else(|error| panic!("{error}"));
+    let pin = dataplane.pin_of(front::PLACES_NAME);
+    std::fs::remove_file(&pin).unwrap_or_else(|error| panic!("{error}"));
+    let other = HashMap::<MapData, u32, u64>::create(1, 0).unwrap_or_else(|error| panic!("{error}"));
+    other.pin(&pin).unwrap_or_else(|error| panic!("{error}"));
+    dataplane.restart(&config);
+    assert_eq!(place(&dataplane, &key), PlaceSlot::of_peer(key, &PEER));
+    let present = dataplane.present().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(present.peers.get(&key), Some(&PEER));
 }
 
 #[test]
@@ -94,7 +133,13 @@ fn of_two_addresses_of_one_slot_the_first_stays() {
     assert_eq!(front::place_of(&first), front::place_of(&second));
     for key in [first, second] {
         dataplane
-            .apply(&[Step::Put(Entry::Peer(key, PEER))])
+            .apply(&[Step::Put(Entry::Peer(
+                key,
+                Peer {
+                    mac: front::mac_of(key.ip),
+                    ..PEER
+                },
+            ))])
             .unwrap_or_else(|error| panic!("{error}"));
     }
     assert!(place(&dataplane, &first).is_some() && place(&dataplane, &second).is_none());

@@ -10,10 +10,11 @@ pub mod weft;
 
 use crate::error::{Context, Error, Result};
 use crate::load;
-use crate::netns::{self, Link, Netns};
+use crate::netns::{self, Link, Netns, format_mac};
 use crate::options::Options;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use weft_dataplane::abi::front::mac_of;
 
 /// Address of the first host on the underlay.
 pub const HOST_A: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
@@ -199,8 +200,10 @@ impl Hosts {
     pub fn container(&self, suffix: &str, host: &Netns, host_side: &str, address: Ipv4Addr) -> Result<Container> {
         let netns = self.namespace(suffix)?;
         let (mtu, name) = (self.container_mtu(), netns.name());
+        // As Docker and weft give it one.
+        let mac = format_mac(mac_of(address.octets()));
         host.ip(&format!(
-            "link add {host_side} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {name}"
+            "link add {host_side} mtu {mtu} type veth peer name eth0 address {mac} mtu {mtu} netns {name}"
         ))?;
         host.ip(&format!("link set {host_side} up"))?;
         netns.ip(&format!("addr add {address}/24 dev eth0\nlink set eth0 up"))?;

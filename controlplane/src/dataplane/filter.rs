@@ -53,7 +53,7 @@ impl Filter {
     /// There is a connection with this key.
     pub(super) fn mark(&self, key: &FlowKey<V4>) {
         let (_, start) = self.other();
-        let (word, mask) = filter::bit(key);
+        let (word, mask) = filter::bits(key);
         if let Some(word) = self.words.get(start + word as usize) {
             word.fetch_or(mask, Ordering::Relaxed);
         }

@@ -57,7 +57,7 @@ impl Front {
             Key::Place(key) => {
                 let slot = front::place_of(&key);
                 let content = self.places.read(slot)?;
-                if content.kind != front::NOTHING && content.key == key {
+                if content.is_of(&key) {
                     self.places.write(slot, content.unmarked())?;
                 }
             }
@@ -85,20 +85,21 @@ pub(super) fn enter(maps: &mut Maps, key: Key) -> Result<(), MapsError> {
     match key {
         Key::Place(key) => {
             let slot = front::place_of(&key);
-            if maps.front.places.read(slot)?.kind != front::NOTHING {
+            if maps.front.places.read(slot)?.kind() != front::NOTHING {
                 return Ok(());
             }
-            let all = [
-                maps.peers.get(&key)?.map(|peer| PlaceSlot::of_peer(key, &peer)),
-                maps.endpoints
-                    .get(&key)?
-                    .map(|endpoint| PlaceSlot::of_endpoint(key, &endpoint)),
-                maps.services
-                    .get(&key)?
-                    .map(|service| PlaceSlot::of_service(key, &service)),
-            ];
-            let mut all = all.into_iter().flatten();
-            if let (Some(content), None) = (all.next(), all.next()) {
+            let all = (
+                maps.peers.get(&key)?,
+                maps.endpoints.get(&key)?,
+                maps.services.get(&key)?,
+            );
+            let content = match all {
+                (Some(peer), None, None) => PlaceSlot::of_peer(key, &peer),
+                (None, Some(endpoint), None) => PlaceSlot::of_endpoint(key, &endpoint),
+                (None, None, Some(_)) => Some(PlaceSlot::of_service(key)),
+                _ => None,
+            };
+            if let Some(content) = content {
                 maps.front.places.write(slot, content.unmarked())?;
                 maps.front.places.write(slot, content)?;
             }
@@ -129,6 +130,19 @@ pub(super) fn enter(maps: &mut Maps, key: Key) -> Result<(), MapsError> {
                 maps.front.links.write(slot, content)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Fills the slots of all keys, where a front is new and the hash maps behind it are not.
+pub(super) fn enter_all(maps: &mut Maps) -> Result<(), MapsError> {
+    let present = maps.present()?;
+    let places = present.endpoints.keys().chain(present.peers.keys());
+    let places = places.chain(present.services.keys()).copied().map(Key::Place);
+    let nodes = present.nodes.keys().copied().map(Key::Node);
+    let links = present.attachments.keys().copied().map(Key::Link);
+    for key in nodes.chain(links).chain(places) {
+        enter(maps, key)?;
     }
     Ok(())
 }

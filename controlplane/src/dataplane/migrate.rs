@@ -13,8 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use weft_core::wanted::MapContents;
 use weft_dataplane::abi::{
-    ABI_VERSION, MapType, Sizes, attachment, backend, clamp, endpoint, filter, flow, load, maglev, network, node, peer,
-    scratch, service, socket,
+    ABI_VERSION, MapType, Sizes, attachment, backend, clamp, endpoint, filter, flow, front, load, maglev, network,
+    node, peer, scratch, service, socket,
 };
 
 /// The maps that the daemon writes; all others are the kernel's. Those of IPv6 have a 6 at their end.
@@ -41,6 +41,11 @@ fn is_control(map: &str) -> bool {
 /// Whether nothing in the map outlives a packet.
 fn is_scratch(map: &str) -> bool {
     [scratch::NAME, scratch::NEW_FLOW_NAME, scratch::CHOICE_NAME].contains(&map.trim_end_matches('6'))
+}
+
+/// Whether the map says nothing that another one does not.
+fn is_front(map: &str) -> bool {
+    [front::PLACES_NAME, front::NODES_NAME, front::LINKS_NAME].contains(&map)
 }
 
 /// Why pinned maps could not be taken over. They, and the programs that use them, are as they were.
@@ -243,6 +248,8 @@ pub(super) struct Takeover {
     /// What there will be; the old one itself if nothing changed.
     target: Generation,
     copying: Vec<Copying>,
+    /// A front is made anew.
+    front_is_new: bool,
     hasher: RandomState,
     reads: Reads,
 }
@@ -274,6 +281,7 @@ impl Takeover {
             interrupted,
             target,
             copying: Vec::new(),
+            front_is_new: false,
             hasher: RandomState::new(),
             reads,
         })
@@ -302,6 +310,12 @@ impl Takeover {
             };
             if relation.shares(name, old.shape(), new.shape()) {
                 shared.push((old_path, new_path, new.refers_to_programs()));
+                continue;
+            }
+            // The filter is made anew from the connections anyhow.
+            if is_front(name) || *name == filter::NAME {
+                changed = true;
+                self.front_is_new |= is_front(name);
                 continue;
             }
             if relation.makes_control_anew() && is_control(name) || is_scratch(name) || !new.is_copied() {
@@ -410,6 +424,11 @@ impl Takeover {
     /// The directory of our maps' pins.
     pub(super) fn directory(&self) -> PathBuf {
         self.pins.path(self.target)
+    }
+
+    /// Whether a front is empty beside hash maps that are not.
+    pub(super) fn front_is_new(&self) -> bool {
+        self.front_is_new
     }
 
     /// Where the old generation has a map, if connections are copied from that.

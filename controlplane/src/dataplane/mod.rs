@@ -232,6 +232,9 @@ impl Dataplane {
         if let Some(contents) = takeover.control()? {
             maps.apply(&reconcile::steps(&contents, &MapContents::default(), &config.sizes))?;
         }
+        if takeover.front_is_new() {
+            front::enter_all(&mut maps)?;
+        }
         takeover.commit()?;
         drop(unfinished);
         let attacher = Attacher::new(&config.pin_directory, features.attach_mode());

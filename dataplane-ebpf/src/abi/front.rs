@@ -6,7 +6,7 @@
 //! key's slot first, and fills it afterwards. A slot is filled in two writes, the one that makes it valid last: the kernel copies a value
 //! while programs read it.
 
-use super::{Attachment, Endpoint, Node, OverlayAddress, Peer, Service, V4, V6, map_type};
+use super::{Attachment, Endpoint, Node, OverlayAddress, Peer, V4, V6, map_type, unmapped};
 
 /// Name of the map: array, [`PlaceSlot`]s.
 pub const PLACES_NAME: &str = "front_places";
@@ -34,21 +34,23 @@ pub const ENDPOINT: u32 = 2;
 /// [`PlaceSlot::kind`]: the address is in `services`, and in neither of the others.
 pub const SERVICE: u32 = 3;
 
-/// What the value of a slot has room for.
-const VALUE: usize = 24;
+/// Where [`PlaceSlot::kind`] is in the slot's first word, above the VNI.
+const KIND_SHIFT: u32 = 56;
 
-/// What an IPv4 address of an overlay is, if it is one thing.
+/// What an IPv4 address of an overlay is, if it is one thing. Sixteen bytes, so that four share a line of the caches and all of a large
+/// network fit into them: with many peers nearly every packet meets another slot.
+///
+/// A slot has no room for a MAC, and says no more of a VTEP than an IPv4 address. Peers and endpoints whose MAC is not [the one of their
+/// address](mac_of), which it is unless somebody chose another, and peers behind VTEPs of IPv6 are in the hash maps alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct PlaceSlot {
-    /// Which.
-    pub key: OverlayAddress<V4>,
-    /// [`PEER`], [`ENDPOINT`] or [`SERVICE`]; [`NOTHING`] if the slot is empty.
-    pub kind: u32,
-    /// Always zero.
-    pub padding: u32,
-    /// The entry of that map, and zeros.
-    value: [u64; VALUE / 8],
+    /// The address, the VNI, and the kind.
+    key: u64,
+    /// Of a peer the VTEP, of an endpoint the index of its host-side veth.
+    value: u32,
+    /// The entry's flags.
+    flags: u32,
 }
 
 /// The slot of an address.
@@ -59,52 +61,82 @@ pub fn place_of(key: &OverlayAddress<V4>) -> u32 {
     u32::from_be_bytes(key.ip).wrapping_add(key.vni().wrapping_mul(SPREAD)) & (PLACES - 1)
 }
 
-macro_rules! kinds {
-    ($($(#[doc = $doc:literal])+ $kind:ident, $get:ident, $make:ident: $type:ty;)+) => {
-        impl PlaceSlot {
-            $(
-                $(#[doc = $doc])+
-                #[inline(always)]
-                #[allow(unsafe_code)]
-                pub fn $get(&self) -> Option<&$type> {
-                    const { assert!(size_of::<$type>() <= VALUE && align_of::<$type>() <= align_of::<u64>()) };
-                    if self.kind != $kind {
-                        return None;
-                    }
-                    // SAFETY: the value begins with the bytes of an entry of this type, which is at most as large and as aligned, has no
-                    // padding, and takes any bytes. Needed because a slot has room for one of several types.
-                    Some(unsafe { &*(&raw const self.value).cast::<$type>() })
-                }
-
-                $(#[doc = $doc])+
-                pub fn $make(key: OverlayAddress<V4>, entry: &$type) -> PlaceSlot {
-                    let mut bytes = [0; VALUE];
-                    bytes[..size_of::<$type>()].copy_from_slice(super::MapType::as_bytes(entry));
-                    let mut value = [0; VALUE / 8];
-                    for (word, bytes) in value.iter_mut().zip(bytes.as_chunks::<8>().0) {
-                        *word = u64::from_ne_bytes(*bytes);
-                    }
-                    PlaceSlot { key, kind: $kind, padding: 0, value }
-                }
-            )+
-        }
-    };
-}
-
-kinds! {
-    /// A remote endpoint.
-    PEER, peer, of_peer: Peer;
-    /// A local endpoint.
-    ENDPOINT, endpoint, of_endpoint: Endpoint;
-    /// A virtual IP.
-    SERVICE, service, of_service: Service;
+/// The MAC that an endpoint with this address has if nobody chose another (`spec/overlay-driver.md`).
+#[inline(always)]
+pub const fn mac_of([a, b, c, d]: V4) -> [u8; 6] {
+    [0x02, 0x42, a, b, c, d]
 }
 
 impl PlaceSlot {
-    /// The same, but not valid.
-    pub fn unmarked(&self) -> PlaceSlot {
-        PlaceSlot { kind: NOTHING, ..*self }
+    /// A remote endpoint, if there is room for it.
+    pub fn of_peer(key: OverlayAddress<V4>, peer: &Peer) -> Option<PlaceSlot> {
+        let vtep = unmapped(peer.vtep).filter(|_| peer.mac == mac_of(key.ip))?;
+        Some(PlaceSlot::new(key, PEER, u32::from_ne_bytes(vtep), peer.flags))
     }
+
+    /// A local endpoint, if there is room for it.
+    pub fn of_endpoint(key: OverlayAddress<V4>, endpoint: &Endpoint) -> Option<PlaceSlot> {
+        let slot = PlaceSlot::new(key, ENDPOINT, endpoint.ifindex, endpoint.flags);
+        (endpoint.mac == mac_of(key.ip)).then_some(slot)
+    }
+
+    /// A virtual IP.
+    pub fn of_service(key: OverlayAddress<V4>) -> PlaceSlot {
+        PlaceSlot::new(key, SERVICE, 0, 0)
+    }
+
+    fn new(key: OverlayAddress<V4>, kind: u32, value: u32, flags: u16) -> PlaceSlot {
+        PlaceSlot {
+            key: word_of(&key) | u64::from(kind) << KIND_SHIFT,
+            value,
+            flags: u32::from(flags),
+        }
+    }
+
+    /// [`PEER`], [`ENDPOINT`] or [`SERVICE`]; [`NOTHING`] if the slot is empty.
+    #[inline(always)]
+    pub fn kind(&self) -> u32 {
+        (self.key >> KIND_SHIFT) as u32
+    }
+
+    /// Whether the slot says what this address is.
+    #[inline(always)]
+    pub fn is_of(&self, key: &OverlayAddress<V4>) -> bool {
+        self.kind() != NOTHING && self.unmarked().key == word_of(key)
+    }
+
+    /// Of a peer: its VTEP.
+    #[inline(always)]
+    pub fn vtep(&self) -> V4 {
+        self.value.to_ne_bytes()
+    }
+
+    /// Of an endpoint: the index of its host-side veth.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        self.value
+    }
+
+    /// Of a peer or an endpoint: its flags.
+    #[inline(always)]
+    pub fn flags(&self) -> u16 {
+        self.flags as u16
+    }
+
+    /// The same, but not valid.
+    #[inline(always)]
+    pub fn unmarked(&self) -> PlaceSlot {
+        PlaceSlot {
+            key: self.key & ((1 << KIND_SHIFT) - 1),
+            ..*self
+        }
+    }
+}
+
+/// An address and its VNI, of 24 bits, in a word.
+#[inline(always)]
+fn word_of(key: &OverlayAddress<V4>) -> u64 {
+    u64::from(u32::from_ne_bytes(key.ip)) | u64::from(key.vni() & 0x00ff_ffff) << 32
 }
 
 /// How to reach a VTEP.
@@ -158,7 +190,7 @@ impl LinkSlot {
     }
 }
 
-map_type!(PlaceSlot, 40);
+map_type!(PlaceSlot, 16);
 map_type!(NodeSlot, 64);
 map_type!(LinkSlot, 64);
 
@@ -168,27 +200,54 @@ mod tests {
     use crate::abi::{MapType, mapped};
 
     #[test]
-    fn a_slot_gives_back_what_was_put_in_and_nothing_else() {
+    fn a_slot_gives_back_what_was_put_in_and_is_of_its_address_only() {
+        let key = OverlayAddress::new(0x00ff_fffe, [10, 0, 0, 2]);
+        let peer = Peer {
+            vtep: mapped([192, 168, 50, 2]),
+            mac: [2, 0x42, 10, 0, 0, 2],
+            flags: 7,
+        };
+        let slot = PlaceSlot::of_peer(key, &peer).unwrap();
+        assert_eq!((slot.kind(), slot.vtep(), slot.flags()), (PEER, [192, 168, 50, 2], 7));
+        assert!(slot.is_of(&key));
+        assert!(!slot.is_of(&OverlayAddress::new(0x00ff_ffff, key.ip)));
+        assert!(!slot.is_of(&OverlayAddress::new(key.vni(), [10, 0, 0, 3])));
+        assert!(!slot.unmarked().is_of(&key) && slot.unmarked().kind() == NOTHING);
+        assert_eq!(PlaceSlot::from_bytes(slot.as_bytes()), Some(slot));
+        let endpoint = Endpoint {
+            ifindex: u32::MAX,
+            mac: peer.mac,
+            flags: 9,
+        };
+        let slot = PlaceSlot::of_endpoint(key, &endpoint).unwrap();
+        assert_eq!((slot.kind(), slot.ifindex(), slot.flags()), (ENDPOINT, u32::MAX, 9));
+        let slot = PlaceSlot::of_service(key);
+        assert_eq!((slot.kind(), slot.is_of(&key)), (SERVICE, true));
+        let empty = PlaceSlot::from_bytes(&[0; 16]).unwrap();
+        assert!(!empty.is_of(&OverlayAddress::new(0, [0; 4])));
+    }
+
+    #[test]
+    fn there_is_no_room_for_a_chosen_mac_or_a_vtep_of_ipv6() {
         let key = OverlayAddress::new(4096, [10, 0, 0, 2]);
         let peer = Peer {
             vtep: mapped([192, 168, 50, 2]),
-            mac: [1, 2, 3, 4, 5, 6],
-            flags: 7,
+            mac: [2, 0x42, 10, 0, 0, 3],
+            flags: 0,
         };
+        assert_eq!(PlaceSlot::of_peer(key, &peer), None);
+        let peer = Peer {
+            vtep: V6::new([0xfd; 16]),
+            mac: mac_of(key.ip),
+            flags: 0,
+        };
+        assert_eq!(PlaceSlot::of_peer(key, &peer), None);
         let endpoint = Endpoint {
-            ifindex: 8,
-            mac: [1, 2, 3, 4, 5, 6],
-            flags: 9,
+            ifindex: 7,
+            mac: [2, 0, 0, 0, 0, 1],
+            flags: 0,
         };
-        let slot = PlaceSlot::of_peer(key, &peer);
-        assert_eq!((slot.key, slot.peer(), slot.endpoint()), (key, Some(&peer), None));
-        assert_eq!(slot.unmarked().peer(), None);
-        assert_eq!(PlaceSlot::from_bytes(slot.as_bytes()), Some(slot));
-        let slot = PlaceSlot::of_endpoint(key, &endpoint);
-        assert_eq!(
-            (slot.endpoint(), slot.peer(), slot.service()),
-            (Some(&endpoint), None, None)
-        );
+        assert_eq!(PlaceSlot::of_endpoint(key, &endpoint), None);
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") {
 };
 
 /// The version without what only tests build.
-const RELEASED: u32 = 3;
+const RELEASED: u32 = 4;
 
 /// What stands before [`ABI_VERSION`] (four bytes, little-endian) in the object's section `.weft_abi`, so that a loader finds it.
 pub const ABI_MARK: [u8; 16] = *b"weft-abi-version";

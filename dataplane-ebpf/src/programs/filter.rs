@@ -32,18 +32,18 @@ pub(super) fn may_know_by(state: u32, key: &FlowKey<V4>) -> bool {
     if state == OFF {
         return true;
     }
-    let (word, mask) = filter::bit(key);
+    let (word, mask) = filter::bits(key);
     let first = if state == FIRST { 0 } else { HALF };
     // SAFETY: as in `maps::look_up!`.
     FLOW_FILTER
         .get_ptr(first + word)
-        .is_none_or(|word| unsafe { *word } & mask != 0)
+        .is_none_or(|word| unsafe { *word } & mask == mask)
 }
 
 /// A connection with this key is in the table now.
 #[inline(always)]
 pub(super) fn know(key: &FlowKey<V4>) {
-    let (word, mask) = filter::bit(key);
+    let (word, mask) = filter::bits(key);
     for first in [0, HALF] {
         if let Some(word) = FLOW_FILTER.get_ptr_mut(first + word) {
             // SAFETY: the word is in the map's entry and aligned. Needed because the entry is written in place.

@@ -201,17 +201,17 @@ pub(super) fn neighbor(vtep: &V6, ifindex: u32, now: u32) -> Option<&'static Nei
 
 /// What an address is, if it is one thing and its slot holds it.
 #[inline(always)]
-pub(super) fn place(key: &OverlayAddress<V4>) -> Option<&'static PlaceSlot> {
+pub(super) fn place(key: &OverlayAddress<V4>) -> Option<PlaceSlot> {
     // SAFETY: as in `look_up!`.
     let slot = FRONT_PLACES
         .get_ptr(front::place_of(key))
-        .map(|slot| unsafe { &*slot })?;
-    (slot.kind != front::NOTHING && slot.key == *key).then_some(slot)
+        .map(|slot| unsafe { *slot })?;
+    slot.is_of(key).then_some(slot)
 }
 
 /// IPv6 addresses have no front.
 #[inline(always)]
-fn no_place(_key: &OverlayAddress<V6>) -> Option<&'static PlaceSlot> {
+fn no_place(_key: &OverlayAddress<V6>) -> Option<PlaceSlot> {
     None
 }
 
@@ -272,29 +272,29 @@ macro_rules! family_maps {
 
             #[inline(always)]
             fn endpoint(key: &OverlayAddress<$ip>) -> Option<&'static Endpoint> {
-                match $place(key) {
-                    Some(slot) => slot.endpoint(),
-                    // SAFETY: as in `look_up!`.
-                    None => $endpoints.get_ptr(key).map(|value| unsafe { &*value }),
+                if $place(key).is_some_and(|slot| slot.kind() != front::ENDPOINT) {
+                    return None;
                 }
+                // SAFETY: as in `look_up!`.
+                $endpoints.get_ptr(key).map(|value| unsafe { &*value })
             }
 
             #[inline(always)]
             fn peer(key: &OverlayAddress<$ip>) -> Option<&'static Peer> {
-                match $place(key) {
-                    Some(slot) => slot.peer(),
-                    // SAFETY: as in `look_up!`.
-                    None => $peers.get_ptr(key).map(|value| unsafe { &*value }),
+                if $place(key).is_some_and(|slot| slot.kind() != front::PEER) {
+                    return None;
                 }
+                // SAFETY: as in `look_up!`.
+                $peers.get_ptr(key).map(|value| unsafe { &*value })
             }
 
             #[inline(always)]
             fn service(key: &OverlayAddress<$ip>) -> Option<&'static Service> {
-                match $place(key) {
-                    Some(slot) => slot.service(),
-                    // SAFETY: as in `look_up!`.
-                    None => $services.get_ptr(key).map(|value| unsafe { &*value }),
+                if $place(key).is_some_and(|slot| slot.kind() != front::SERVICE) {
+                    return None;
                 }
+                // SAFETY: as in `look_up!`.
+                $services.get_ptr(key).map(|value| unsafe { &*value })
             }
 
             #[inline(always)]

@@ -15,8 +15,9 @@ use super::maps::{self, FamilyMaps};
 use super::verdict::Verdict;
 use weft_dataplane::abi::filter::OFF;
 use weft_dataplane::abi::flow::{self, DIRECT, REPLY};
+use weft_dataplane::abi::front::PlaceSlot;
 use weft_dataplane::abi::{
-    Attachment, Counter, Flow, FlowKey, Node, OverlayAddress, Peer, V4, front, jump, mapped, node, peer,
+    Attachment, Counter, Flow, FlowKey, Node, OverlayAddress, V4, V6, front, jump, mapped, node, peer,
 };
 use weft_dataplane::packet::{
     Ethernet, Header, Ipv4, Ports, Tcp, TunnelIpv4, Udp, checksum, ethernet, hash, ipv4, transport, vxlan,
@@ -171,16 +172,14 @@ pub(super) fn to_peer(packet: &mut Packet, attachment: &Attachment) -> Option<Ve
     }
     let destination = OverlayAddress::new(attachment.vni, plain.key.destination);
     let slot = maps::place(&destination);
-    if let Some(slot) = slot
-        && slot.kind == front::SERVICE
-    {
+    if slot.is_some_and(|slot| slot.kind() == front::SERVICE) {
         return to_backend(packet, attachment, &plain);
     }
-    let peer = Inet::peer(&destination)?;
-    if plain.may_be_beside(peer.flags) {
+    let target = Target::find(slot, &destination)?;
+    if plain.may_be_beside(target.flags) || !target.has_room(packet, &plain) {
         return None;
     }
-    send(packet, attachment, &plain, peer, way(packet, &plain, peer)?, None)
+    send(packet, attachment, &plain, &target, None)
 }
 
 /// Sends a packet of a known connection to its backend, if that is a peer.
@@ -199,22 +198,68 @@ fn to_backend(packet: &mut Packet, attachment: &Attachment, plain: &Plain) -> Op
     {
         return None;
     }
-    let peer = Inet::peer(&OverlayAddress::new(attachment.vni, flow.destination))?;
-    let node = way(packet, plain, peer)?;
+    let backend = OverlayAddress::new(attachment.vni, flow.destination);
+    let target = Target::find(maps::place(&backend), &backend)?;
+    if !target.has_room(packet, plain) {
+        return None;
+    }
     flows::follow_bits::<Inet>(&plain.key, &found, plain.tcp_flags as u8, now);
-    send(packet, attachment, plain, peer, node, Some(flow))
+    send(packet, attachment, plain, &target, Some(flow))
 }
 
-/// The way to the peer over IPv4, if the packet fits it.
+/// A peer, as much of it as is written into a packet.
+struct Target {
+    vtep: V6,
+    mac: [u8; 6],
+    flags: u16,
+    /// The way to its VTEP.
+    node: &'static Node,
+}
+
+impl Target {
+    /// The peer with an address, whose slot is this.
+    #[inline(always)]
+    fn find(slot: Option<PlaceSlot>, address: &OverlayAddress<V4>) -> Option<Target> {
+        let (vtep, mac, flags) = match slot {
+            Some(slot) if slot.kind() != front::PEER => return None,
+            Some(slot) => (mapped(slot.vtep()), front::mac_of(address.ip), slot.flags()),
+            None => {
+                let peer = Inet::peer(address)?;
+                (peer.vtep, peer.mac, peer.flags)
+            }
+        };
+        let node = maps::node_by_slot(&vtep)?;
+        Some(Target { vtep, mac, flags, node })
+    }
+
+    /// Whether the way is over IPv4 and the packet fits it.
+    #[inline(always)]
+    fn has_room(&self, packet: &Packet, plain: &Plain) -> bool {
+        let length = outer_length(packet);
+        let largest = match packet.gso_size() {
+            0 => length,
+            segment => plain.headers + segment as usize + vxlan::OVERHEAD,
+        };
+        self.node.family == node::IPV4 && length <= usize::from(u16::MAX) && largest <= self.node.mtu as usize
+    }
+}
+
+/// The index of the host-side veth and the MAC of the endpoint with an address.
 #[inline(always)]
-fn way(packet: &Packet, plain: &Plain, peer: &Peer) -> Option<&'static Node> {
-    let node = maps::node_by_slot(&peer.vtep)?;
-    let length = outer_length(packet);
-    let largest = match packet.gso_size() {
-        0 => length,
-        segment => plain.headers + segment as usize + vxlan::OVERHEAD,
-    };
-    (node.family == node::IPV4 && length <= usize::from(u16::MAX) && largest <= node.mtu as usize).then_some(node)
+fn endpoint_at(address: &OverlayAddress<V4>) -> Option<(u32, [u8; 6])> {
+    match maps::place(address) {
+        Some(slot) => (slot.kind() == front::ENDPOINT).then_some((slot.ifindex(), front::mac_of(address.ip))),
+        None => Inet::endpoint(address).map(|endpoint| (endpoint.ifindex, endpoint.mac)),
+    }
+}
+
+/// Whether a peer with an address lives behind a VTEP.
+#[inline(always)]
+fn is_behind(address: &OverlayAddress<V4>, vtep: V4) -> bool {
+    match maps::place(address) {
+        Some(slot) => slot.kind() == front::PEER && slot.vtep() == vtep,
+        None => Inet::peer(address).is_some_and(|peer| peer.vtep == mapped(vtep)),
+    }
 }
 
 /// Length of the outer IPv4 packet.
@@ -228,10 +273,10 @@ fn send(
     packet: &mut Packet,
     attachment: &Attachment,
     plain: &Plain,
-    peer: &Peer,
-    node: &Node,
+    target: &Target,
     flow: Option<&'static Flow<V4>>,
 ) -> Option<Verdict> {
+    let node = target.node;
     let hash = match packet.hash() {
         0 => plain.hash(),
         known => known,
@@ -247,7 +292,7 @@ fn send(
     if packet.grow(node::IPV4).is_err() {
         return Some(Verdict::Drop(Counter::DropAdjustRoom));
     }
-    let neighbor = maps::neighbor(&peer.vtep, node.ifindex, helper::now_ticks());
+    let neighbor = maps::neighbor(&target.vtep, node.ifindex, helper::now_ticks());
     let mut headers = packet.headers();
     let Some(ethernet) = headers.next::<Ethernet>() else {
         return Some(Verdict::Drop(Counter::DropTruncated));
@@ -263,11 +308,11 @@ fn send(
         plain.tos as u8 & ECN,
         length,
         encap::TTL,
-        [node.source.last_four(), peer.vtep.last_four()],
+        [node.source.last_four(), target.vtep.last_four()],
         [hash::source_port(hash), u16::from_be_bytes(maps::data_path_port())],
     );
     tunnel.set_vni(attachment.vni);
-    tunnel.destination_mac = peer.mac;
+    tunnel.destination_mac = target.mac;
     tunnel.source_mac = attachment.mac;
     tunnel.ethertype = ethernet::IPV4;
     if let Some(flow) = flow {
@@ -314,9 +359,8 @@ pub(super) fn from_peer(packet: &mut Packet) -> Option<Verdict> {
     let (vni, source, source_mac) = (tunnel.vni(), tunnel.source, tunnel.source_mac);
     let mut plain = Plain::nothing();
     plain.read(packet, Ethernet::LENGTH + TunnelIpv4::LENGTH, vni)?;
-    let endpoint = Inet::endpoint(&OverlayAddress::new(vni, plain.key.destination))?;
-    let peer = Inet::peer(&OverlayAddress::new(vni, plain.key.source))?;
-    if peer.vtep != mapped(source) {
+    let (ifindex, mac) = endpoint_at(&OverlayAddress::new(vni, plain.key.destination))?;
+    if !is_behind(&OverlayAddress::new(vni, plain.key.source), source) {
         return None;
     }
     let state = filter::state();
@@ -359,7 +403,7 @@ pub(super) fn from_peer(packet: &mut Packet) -> Option<Verdict> {
     let Some(ethernet) = headers.next::<Ethernet>() else {
         return Some(Verdict::Drop(Counter::DropTruncated));
     };
-    ethernet.destination = endpoint.mac;
+    ethernet.destination = mac;
     ethernet.source = source_mac;
     if let Some(flow) = flow {
         let Some(ip) = headers.next::<Ipv4>() else {
@@ -369,6 +413,6 @@ pub(super) fn from_peer(packet: &mut Packet) -> Option<Verdict> {
     }
     Some(Verdict::Redirect(
         Counter::Delivered,
-        packet.redirect_peer_for_host(endpoint.ifindex),
+        packet.redirect_peer_for_host(ifindex),
     ))
 }
