@@ -150,8 +150,7 @@ pub struct MacAddress(pub [u8; 6]);
 impl MacAddress {
     /// Docker's convention: `02:42` and the four bytes of the IPv4 address (`spec/overlay-driver.md` 4.6).
     pub const fn from_ipv4(address: std::net::Ipv4Addr) -> Self {
-        let [a, b, c, d] = address.octets();
-        MacAddress([0x02, 0x42, a, b, c, d])
+        MacAddress(weft_dataplane::abi::front::mac_of(address.octets()))
     }
 }
 
