@@ -441,9 +441,16 @@ impl Takeover {
         Some(copying.old_path.with_file_name(name))
     }
 
-    /// After every link has its new program: copies what the old ones changed meanwhile. What cannot be done is told: the new programs
-    /// are there, and the next start would not do better.
-    pub(super) fn catch_up(&mut self) {
+    /// After every link has its new program: copies what the old ones changed meanwhile, and those of starts that were killed before their
+    /// end. What cannot be done is told: the new programs are there, and the next start would not do better.
+    pub(super) fn catch_up(&mut self, names: &[&'static str]) {
+        self.pass();
+        for generation in self.interrupted.iter().rev() {
+            self.add_missing(*generation, names).unwrap_or_else(tell);
+        }
+    }
+
+    fn pass(&mut self) {
         for copying in &mut self.copying {
             match copying.pass(&self.hasher) {
                 Ok(entries) => {
@@ -455,11 +462,8 @@ impl Takeover {
     }
 
     /// After no program uses the old maps any more: copies the rest, and unpins them.
-    pub(super) fn finish(mut self, names: &[&'static str]) {
-        self.catch_up();
-        for generation in self.interrupted.iter().rev() {
-            self.add_missing(*generation, names).unwrap_or_else(tell);
-        }
+    pub(super) fn finish(mut self) {
+        self.pass();
         let superseded = self.old.map(|(old, _)| old).filter(|old| *old != self.target);
         for generation in self.interrupted.iter().chain(&superseded) {
             let removed = self.pins.remove(*generation);

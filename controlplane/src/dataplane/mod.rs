@@ -256,9 +256,9 @@ impl Dataplane {
             // Nobody would hear of it when they are closed.
             maps.forget_sockets()?;
         }
-        takeover.catch_up();
+        takeover.catch_up(&maps::NAMES);
         jumps.end();
-        takeover.finish(&maps::NAMES);
+        takeover.finish();
         let expiry = Expiry::open(&map_pins, config.timeouts, reads, filter)?;
         directory.keep();
         Ok(Dataplane {
