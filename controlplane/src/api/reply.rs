@@ -73,9 +73,26 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Refusal::invalid(
                 "a body with Content-Type application/json is wanted".to_owned(),
             )),
-            Err(rejection) => Err(Refusal::invalid(rejection.body_text())),
+            Err(rejection) => Err(Refusal::invalid(in_words(&rejection.body_text()))),
         }
     }
+}
+
+/// The text of a rejection with what a number may be in place of Rust's name for its type.
+fn in_words(text: &str) -> String {
+    let types = [
+        ("u8", u64::from(u8::MAX)),
+        ("u16", u64::from(u16::MAX)),
+        ("u32", u64::from(u32::MAX)),
+        ("u64", u64::MAX),
+        ("usize", u64::MAX),
+    ];
+    types.iter().fold(text.to_owned(), |text, (name, largest)| {
+        text.replace(
+            &format!(", expected {name} "),
+            &format!(", a number from 0 to {largest} is wanted "),
+        )
+    })
 }
 
 /// The parameters of the address, whose faults are told as refusals.
@@ -87,7 +104,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let read = Query::<T>::from_request_parts(parts, state).await;
         read.map(|Query(params)| Params(params))
-            .map_err(|rejection| Refusal::invalid(rejection.body_text()))
+            .map_err(|rejection| Refusal::invalid(in_words(&rejection.body_text())))
     }
 }
 
@@ -128,12 +145,22 @@ pub(super) fn timestamp(nanos: UnixNanos) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::timestamp;
+    use super::{in_words, timestamp};
 
     #[test]
     fn timestamps_are_gos() {
         assert_eq!(timestamp(1_795_322_293_999_007_763), "2026-11-22T04:38:13.999007763Z");
         assert_eq!(timestamp(1_500_000_000), "1970-01-01T00:00:01.5Z");
         assert_eq!(timestamp(20_000_000_000), "1970-01-01T00:00:20Z");
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_told_with_the_range() {
+        assert_eq!(
+            in_words("Weight: invalid value: integer `70000`, expected u16 at line 1 column 15"),
+            "Weight: invalid value: integer `70000`, a number from 0 to 65535 is wanted at line 1 column 15"
+        );
+        let other = "Name: invalid type: integer `1`, expected a string at line 1 column 9";
+        assert_eq!(in_words(other), other);
     }
 }
