@@ -115,7 +115,7 @@ async fn run(config: Config) -> Result<(), String> {
     let underlay = netlink::watch_underlay().map_err(|error| error.to_string())?;
     let neighbors = netlink::watch_neighbors().map_err(|error| error.to_string())?;
     let _pidfile = config.write_pidfile().map_err(|error| error.to_string())?;
-    let dataplane = load_dataplane(&config, &netlink, uplink.ifindex, vtep).await?;
+    let (dataplane, encap_device) = load_dataplane(&config, &netlink, uplink.ifindex, vtep).await?;
 
     let (handle, commands) = Handle::new();
     tokio::spawn(reload_on_hangup(hangup, handle.clone()));
@@ -134,6 +134,7 @@ async fn run(config: Config) -> Result<(), String> {
         vtep,
         uplink,
         dataplane,
+        encap_device,
         sockets,
         store,
         netlink,
@@ -162,20 +163,23 @@ async fn advertise_address(config: &Config, netlink: &Netlink) -> Result<IpAddr,
     }
 }
 
-async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32, vtep: IpAddr) -> Result<Dataplane, String> {
+/// The data plane, and the index of the vxlan device that it sends to, if it does.
+type Loaded = (Dataplane, Option<u32>);
+
+async fn load_dataplane(config: &Config, netlink: &Netlink, uplink: u32, vtep: IpAddr) -> Result<Loaded, String> {
     if !dataplane::wants_encap_device(&config.features).map_err(|error| error.to_string())? {
         let dataplane = attach_dataplane(config, uplink, vtep, None)?;
         ensure_receive_offload(config, netlink).await;
-        return Ok(dataplane);
+        return Ok((dataplane, None));
     }
     // The programs are told its index as they are loaded.
-    let device = netlink.ensure_encap_device(config.data_path_port).await;
+    let device = netlink.ensure_encap_device(config.data_path_port, None).await;
     let device = device.map_err(|error| format!("features \"encap=collect_md\": {error}"))?;
     let attached = attach_dataplane(config, uplink, vtep, Some(device.ifindex));
     if attached.is_err() && device.created {
         netlink.remove_gro_device().await.map_err(|error| error.to_string())?;
     }
-    attached
+    Ok((attached?, Some(device.ifindex)))
 }
 
 fn attach_dataplane(
@@ -222,8 +226,8 @@ async fn ensure_receive_offload(config: &Config, netlink: &Netlink) {
             config.data_path_port
         ),
         Ok(outcome) => tracing::debug!(?outcome, "device for receive offload of VXLAN"),
-        // Without it packets still flow, one by one.
-        Err(error) => tracing::warn!(%error, "no receive offload of VXLAN, bulk traffic will be slower"),
+        // Without it packets still flow, one by one; the daemon tells, and tries again.
+        Err(error) => tracing::debug!(%error, "no device for receive offload of VXLAN"),
     }
 }
 

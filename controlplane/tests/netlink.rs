@@ -309,17 +309,42 @@ mod gro {
             let served = netlink.ensure_gro_device(4789).await.unwrap();
             assert_eq!(served, GroDevice::AlreadyServed { name: "vx0".into() });
             assert_eq!(netlink.link_by_name(GRO_DEVICE).await.unwrap(), None);
-            let error = netlink.ensure_encap_device(4789).await.unwrap_err();
+            let error = netlink.ensure_encap_device(4789, None).await.unwrap_err();
             assert_eq!(
                 error.to_string(),
                 r#"UDP port 4789 is that of the vxlan device "vx0": remove it, or choose another data-path-port"#
             );
-            let ours = netlink.ensure_encap_device(4790).await.unwrap();
+            let ours = netlink.ensure_encap_device(4790, None).await.unwrap();
             assert!(ours.created);
             assert_eq!(
-                netlink.ensure_encap_device(4790).await.unwrap(),
+                netlink.ensure_encap_device(4790, None).await.unwrap(),
                 EncapDevice { created: false, ..ours }
             );
+        });
+    }
+
+    #[test]
+    fn what_another_tool_does_to_the_device_is_mended() {
+        let host = NetnsGuard::new();
+        host.block_on(async || {
+            let netlink = Netlink::open().unwrap();
+            assert!(netlink.mend_vxlan_device(4789, None).await.unwrap());
+            assert!(!netlink.mend_vxlan_device(4789, None).await.unwrap());
+            let ifindex = netlink.ifindex(GRO_DEVICE).await.unwrap();
+            for harm in ["set down", "del"] {
+                host.ip(&format!("link {harm} dev {GRO_DEVICE}"));
+                assert!(netlink.mend_vxlan_device(4789, Some(ifindex)).await.unwrap(), "{harm}");
+                assert!(!netlink.mend_vxlan_device(4789, Some(ifindex)).await.unwrap(), "{harm}");
+            }
+            assert_eq!(netlink.ifindex(GRO_DEVICE).await.unwrap(), ifindex);
+
+            host.ip(&format!("link del {GRO_DEVICE}"));
+            host.ip(&format!("link add other index {ifindex} type bridge"));
+            let error = netlink.mend_vxlan_device(4789, Some(ifindex)).await.unwrap_err();
+            assert!(matches!(error, NetlinkError::IndexTaken { .. }), "{error}");
+            host.ip("link add vx0 type vxlan id 7 dstport 4789 dev lo");
+            host.ip("link set vx0 up");
+            assert!(!netlink.mend_vxlan_device(4789, None).await.unwrap());
         });
     }
 

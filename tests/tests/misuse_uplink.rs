@@ -215,6 +215,25 @@ fn programs_that_another_tool_detached_are_attached_again() -> Result<()> {
 }
 
 #[test]
+fn the_vxlan_device_is_made_again() -> Result<()> {
+    let mut pair = Pair::start()?;
+    let remove = |host: &Host| host.netns().ip("link del weft-gro");
+    remove(pair.host())?;
+    pair.told(&["weft-gro", "is again", "bulk traffic is slower"])?;
+    let sockets = pair.host().run("ss", &["-lun"])?;
+    assert!(sockets.contains(":4789 "), "{sockets}");
+
+    let host = &mut pair.cluster.rig.hosts[0];
+    host.set("features", json!({"encap": "collect_md"}))?;
+    host.stop()?;
+    host.start()?;
+    pair.reach()?;
+    remove(pair.host())?;
+    pair.told(&["weft-gro", "is again", "nothing reaches other nodes"])?;
+    pair.reach()
+}
+
+#[test]
 fn a_vxlan_device_of_somebody_else_is_named() -> Result<()> {
     let mut rig = Rig::new(Options {
         hosts: 1,

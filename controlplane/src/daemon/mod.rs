@@ -86,6 +86,8 @@ pub struct Parts {
     pub uplink: Uplink,
     /// The loaded programs, attached to the uplink.
     pub dataplane: Dataplane,
+    /// Index of the vxlan device that the programs send to, if they do.
+    pub encap_device: Option<u32>,
     /// The gossip's sockets.
     pub sockets: Sockets,
     /// What this node remembers.
@@ -112,6 +114,7 @@ pub struct Daemon {
     node: Node,
     sockets: Sockets,
     dataplane: Dataplane,
+    encap_device: Option<u32>,
     store: NodeStore,
     netlink: Netlink,
     underlay: mpsc::Receiver<UnderlayChanged>,
@@ -153,6 +156,7 @@ impl Daemon {
             node,
             sockets: parts.sockets,
             dataplane: parts.dataplane,
+            encap_device: parts.encap_device,
             store: parts.store,
             netlink: parts.netlink,
             underlay: parts.underlay,

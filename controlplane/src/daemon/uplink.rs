@@ -2,7 +2,7 @@
 
 use super::{Command, Daemon};
 use crate::dataplane::Hook;
-use crate::netlink::{Enslaved, Netlink, NetlinkError, RouteError};
+use crate::netlink::{Enslaved, GRO_DEVICE, Netlink, NetlinkError, RouteError};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -28,9 +28,20 @@ pub struct UplinkSeen {
     holder: Option<(String, u32)>,
     /// Whose port the uplink is.
     enslaved: Option<Enslaved>,
+    /// Whether the vxlan device had to be put right, or why that failed.
+    mended: Result<bool, String>,
 }
 
-async fn look(netlink: &Netlink, uplink: &Uplink, vtep: IpAddr) -> Result<UplinkSeen, String> {
+/// The vxlan device that should be there.
+#[derive(Clone, Copy, Debug)]
+struct VxlanDevice {
+    /// Its UDP port.
+    port: u16,
+    /// Its index, if the programs send to it.
+    encap: Option<u32>,
+}
+
+async fn look(netlink: &Netlink, uplink: &Uplink, vtep: IpAddr, device: VxlanDevice) -> Result<UplinkSeen, String> {
     let text = |error: NetlinkError| error.to_string();
     let holder = match netlink.default_uplink(Some(vtep)).await {
         Ok(holder) => Some(holder),
@@ -47,6 +58,7 @@ async fn look(netlink: &Netlink, uplink: &Uplink, vtep: IpAddr) -> Result<Uplink
             .map(|link| link.ifindex),
         holder: holder.map(|holder| (holder.ifname, holder.ifindex)),
         enslaved: netlink.enslaved(uplink.ifindex).await.map_err(text)?,
+        mended: netlink.mend_vxlan_device(device.port, device.encap).await.map_err(text),
     })
 }
 
@@ -79,8 +91,12 @@ impl Daemon {
     pub(super) fn look_at_uplink(&self) {
         let (handle, netlink) = (self.handle.clone(), self.netlink.clone());
         let (uplink, vtep) = (self.uplink.clone(), self.vtep);
+        let device = VxlanDevice {
+            port: self.config.data_path_port,
+            encap: self.encap_device,
+        };
         tokio::spawn(async move {
-            match look(&netlink, &uplink, vtep).await {
+            match look(&netlink, &uplink, vtep, device).await {
                 Ok(seen) => {
                     handle.tell(Command::UplinkSeen(seen)).await;
                 }
@@ -128,8 +144,24 @@ impl Daemon {
         if let Some(enslaved) = seen.enslaved {
             self.complaints.add(format!("uplink {enslaved}"));
         }
+        self.vxlan_device_seen(seen.mended);
         self.check_attached();
         self.complaints.end_round();
+    }
+
+    fn vxlan_device_seen(&mut self, mended: Result<bool, String>) {
+        let without = match self.encap_device {
+            Some(_) => "nothing reaches other nodes",
+            None => "no receive offload of VXLAN, bulk traffic is slower",
+        };
+        match mended {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!(
+                without,
+                "vxlan device {GRO_DEVICE:?} was not there or not up, and is again"
+            ),
+            Err(error) => self.complaints.add(format!("{without}: {error}")),
+        }
     }
 
     fn move_uplink(&mut self, name: String, ifindex: u32) {

@@ -106,6 +106,16 @@ pub enum NetlinkError {
         /// Its name.
         name: String,
     },
+    /// The programs send to an interface that is gone, and whose index another has now.
+    #[error(
+        "interface {name:?} cannot be made again with the index {ifindex}, which another has now: restart weftd, whose programs then get a new one"
+    )]
+    IndexTaken {
+        /// Its name.
+        name: String,
+        /// The index.
+        ifindex: u32,
+    },
     /// The kernel refused for another reason.
     #[error("cannot {action}: {source}")]
     Kernel {

@@ -11,6 +11,8 @@ use super::{Netlink, NetlinkError};
 use netlink_packet_route::link::{InfoKind, InfoVxlan};
 use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkVxlan};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// Name of the idle device.
 pub const GRO_DEVICE: &str = "weft-gro";
@@ -19,6 +21,9 @@ const KIND: &str = "vxlan";
 
 /// The programs know what fits on the way.
 const LARGEST_MTU: u32 = 65535;
+
+/// Lets the kernel choose.
+const ANY_INDEX: u32 = 0;
 
 /// Who holds the tunnel socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +58,36 @@ impl Netlink {
     /// Makes sure that a vxlan device that is up holds UDP `port`. The device takes no VNI (`vnifilter`, from Linux 5.18 on), so that
     /// what the programs pass by never gets to the host's stack through it.
     pub async fn ensure_gro_device(&self, port: u16) -> Result<GroDevice, NetlinkError> {
+        self.ensure_vxlan_device(port, None).await
+    }
+
+    /// The same for a device that encapsulates: no other than ours will do. With `ifindex` it is made with that index, which programs
+    /// that are loaded already send to.
+    pub async fn ensure_encap_device(&self, port: u16, ifindex: Option<u32>) -> Result<EncapDevice, NetlinkError> {
+        let device = |ifindex, created| Ok(EncapDevice { ifindex, created });
+        match self.ensure_vxlan_device(port, ifindex).await? {
+            GroDevice::Created { ifindex } => device(ifindex, true),
+            GroDevice::Present { ifindex } => device(ifindex, false),
+            GroDevice::AlreadyServed { name } => Err(NetlinkError::PortServed { port, name }),
+        }
+    }
+
+    /// Puts the device right if another tool removed it or set it down, and tells whether that was so; `encap` is the index that the
+    /// programs send to, if they do.
+    pub async fn mend_vxlan_device(&self, port: u16, encap: Option<u32>) -> Result<bool, NetlinkError> {
+        let ours = self.link_by_name(GRO_DEVICE).await?;
+        if ours.is_some_and(|link| link.up && is_ours(&link, port, encap)) {
+            return Ok(false);
+        }
+        if encap.is_some() {
+            self.ensure_encap_device(port, encap).await?;
+            return Ok(true);
+        }
+        let device = self.ensure_gro_device(port).await?;
+        Ok(!matches!(device, GroDevice::AlreadyServed { .. }))
+    }
+
+    async fn ensure_vxlan_device(&self, port: u16, ifindex: Option<u32>) -> Result<GroDevice, NetlinkError> {
         let links = self.links().await?;
         let other = |link: &&Link| link.name != GRO_DEVICE && link.up && link.vxlan_port == Some(port);
         let ours = links.iter().find(|link| link.name == GRO_DEVICE);
@@ -69,24 +104,17 @@ impl Netlink {
                     kind: KIND,
                 });
             }
-            if ours.vxlan_port == Some(port) {
+            if is_ours(ours, port, ifindex) {
                 self.gro_up(ours.ifindex, port).await?;
                 return Ok(GroDevice::Present { ifindex: ours.ifindex });
             }
             self.remove_link(ours.ifindex, GRO_DEVICE).await?;
         }
-        let ifindex = self.create_gro_device(port).await?;
-        Ok(GroDevice::Created { ifindex })
-    }
-
-    /// The same for a device that encapsulates: no other than ours will do.
-    pub async fn ensure_encap_device(&self, port: u16) -> Result<EncapDevice, NetlinkError> {
-        let device = |ifindex, created| Ok(EncapDevice { ifindex, created });
-        match self.ensure_gro_device(port).await? {
-            GroDevice::Created { ifindex } => device(ifindex, true),
-            GroDevice::Present { ifindex } => device(ifindex, false),
-            GroDevice::AlreadyServed { name } => Err(NetlinkError::PortServed { port, name }),
+        if !is_free(port) {
+            return Err(NetlinkError::PortTaken { port });
         }
+        let ifindex = self.create_gro_device(port, ifindex).await?;
+        Ok(GroDevice::Created { ifindex })
     }
 
     /// Removes the idle device; without one this is no error.
@@ -101,8 +129,9 @@ impl Netlink {
         }
     }
 
-    async fn create_gro_device(&self, port: u16) -> Result<u32, NetlinkError> {
+    async fn create_gro_device(&self, port: u16, ifindex: Option<u32>) -> Result<u32, NetlinkError> {
         let message = LinkMessageBuilder::<LinkVxlan>::new_with_info_kind(InfoKind::Vxlan)
+            .index(ifindex.unwrap_or(ANY_INDEX))
             .name(GRO_DEVICE)
             .mtu(LARGEST_MTU)
             .append_info_data(InfoVxlan::CollectMetadata(true))
@@ -111,9 +140,13 @@ impl Netlink {
             .append_info_data(InfoVxlan::Port(port))
             .build();
         let added = self.handle.link().add(message).execute().await;
-        added.map_err(refused(format!(
-            "create vxlan device {GRO_DEVICE:?} for UDP port {port}"
-        )))?;
+        added.map_err(|error| match (errno(&error), ifindex) {
+            (Some(Errno::EEXIST | Errno::EBUSY), Some(ifindex)) => NetlinkError::IndexTaken {
+                name: GRO_DEVICE.into(),
+                ifindex,
+            },
+            _ => refused(format!("create vxlan device {GRO_DEVICE:?} for UDP port {port}"))(error),
+        })?;
         let ifindex = self.ifindex(GRO_DEVICE).await?;
         let set_up = async {
             self.no_ipv6_address(ifindex, GRO_DEVICE).await?;
@@ -134,4 +167,19 @@ impl Netlink {
             _ => refused(format!("set interface {GRO_DEVICE:?} up"))(error),
         })
     }
+}
+
+/// Whether it is the device as we made it, for UDP `port`.
+fn is_ours(link: &Link, port: u16, ifindex: Option<u32>) -> bool {
+    link.kind == KIND && link.vxlan_port == Some(port) && ifindex.is_none_or(|ifindex| ifindex == link.ifindex)
+}
+
+/// Whether no socket holds UDP `port`, so that no device is made in vain each time that it is looked. The device holds it in both
+/// families, where there are both.
+fn is_free(port: u16) -> bool {
+    let taken = |ip: IpAddr| {
+        let bound = UdpSocket::bind((ip, port));
+        bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    };
+    !taken(Ipv6Addr::UNSPECIFIED.into()) && !taken(Ipv4Addr::UNSPECIFIED.into())
 }
