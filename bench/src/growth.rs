@@ -9,6 +9,7 @@ use crate::dataplane::{self, put};
 use crate::error::{Context, Error, Result};
 use crate::interrupt;
 use crate::load::live_frames::{self, Spread};
+use crate::memory::{MEBIBYTES, read_nanoseconds};
 use crate::netns::Netns;
 use crate::object;
 use crate::options::Options;
@@ -110,6 +111,8 @@ pub struct Growth {
     pub rates: Vec<Rate>,
     /// Bytes that each map takes, the largest first.
     pub memory: Vec<(String, u64)>,
+    /// Nanoseconds that a read at random takes, in so many MiB of memory.
+    pub reads: Vec<(usize, f64)>,
 }
 
 impl Growth {
@@ -217,6 +220,7 @@ pub fn measure(options: &Options) -> Result<Growth> {
         ),
         rates,
         memory: memory(&near)?,
+        reads: MEBIBYTES.map(|size| (size, read_nanoseconds(size))).to_vec(),
     })
 }
 

@@ -6,7 +6,7 @@
 //! - [`rounds`]: who is measured when, and which samples are compared
 //! - [`program_cost`], [`warm`]: nanoseconds of each program
 //! - [`forged`]: what forged VXLAN costs
-//! - [`growth`]: the packet rate with full maps, and what these take
+//! - [`growth`], [`memory`]: the packet rate with full maps, what these take, and what a read at random costs
 //! - [`report`], [`targets`], [`plot`]: the table and the JSON, what was to be reached, the picture
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ pub mod growth;
 pub mod interrupt;
 pub mod load;
 pub mod measure;
+pub mod memory;
 pub mod netns;
 pub mod object;
 pub mod options;

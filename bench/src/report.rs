@@ -262,6 +262,16 @@ fn growth_table(growth: &Result<Growth, String>) -> String {
         .map(|(name, bytes)| format!("{name} {}", mebibytes(*bytes)))
         .collect();
     let _ = writeln!(text, ": {}", parts.join(", "));
+    let reads: Vec<_> = growth
+        .reads
+        .iter()
+        .map(|(size, nanoseconds)| format!("{nanoseconds:.0} in {size} MiB"))
+        .collect();
+    let _ = writeln!(
+        text,
+        "a read at random that waits for the one before, ns: {}",
+        reads.join(", ")
+    );
     text
 }
 
@@ -334,6 +344,7 @@ fn growth_json(growth: &Result<Growth, String>) -> Value {
             })).collect::<Vec<_>>(),
             "bytes": growth.bytes(),
             "memory": growth.memory.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "read_ns_by_mib": growth.reads.iter().map(|(size, ns)| (size.to_string(), *ns)).collect::<BTreeMap<_, _>>(),
         }),
     }
 }
