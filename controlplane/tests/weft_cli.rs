@@ -458,6 +458,7 @@ mod cluster {
         ] {
             assert!(info.contains(line), "{info}");
         }
+        assert_eq!(ok(&daemon, &["status"]), info);
     }
 }
 

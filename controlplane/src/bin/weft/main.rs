@@ -50,7 +50,8 @@ enum Verb {
     /// Record what enters this node's gossip, and run it again
     #[command(subcommand)]
     Debug(debug::Verb),
-    /// Show what this node is
+    /// Show what this node is, and what of the kernel it uses and why
+    #[command(visible_alias = "status")]
     Info,
 }
 
