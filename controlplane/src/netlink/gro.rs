@@ -75,6 +75,7 @@ impl Netlink {
     /// Puts the device right if another tool removed it or set it down, and tells whether that was so; `encap` is the index that the
     /// programs send to, if they do.
     pub async fn mend_vxlan_device(&self, port: u16, encap: Option<u32>) -> Result<bool, NetlinkError> {
+        let _alone = self.vxlan_device.lock().await;
         let ours = self.link_by_name(GRO_DEVICE).await?;
         if ours.is_some_and(|link| link.up && is_ours(&link, port, encap)) {
             return Ok(false);

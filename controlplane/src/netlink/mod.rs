@@ -31,6 +31,8 @@ pub struct Netlink {
     handle: rtnetlink::Handle,
     /// Held by whoever lists something: the kernel answers one listing a socket at a time, and refuses a second (`EBUSY`).
     listing: Arc<Mutex<()>>,
+    /// Held by whoever looks after the vxlan device: a second would find it half made.
+    vxlan_device: Arc<Mutex<()>>,
     _connection: Arc<Connection>,
 }
 
@@ -64,6 +66,7 @@ impl Netlink {
         Ok(Netlink {
             handle,
             listing: Arc::default(),
+            vxlan_device: Arc::default(),
             _connection: Arc::new(Connection(task.abort_handle())),
         })
     }
