@@ -159,6 +159,12 @@ mod services {
             ("web", json!({"Weights": {"web.1": 101}}), 400, "it should be 1 to 100"),
             (
                 "web",
+                json!({"Weights": {"web.1": -1}}),
+                400,
+                "a number from 0 to 4294967295 is wanted",
+            ),
+            (
+                "web",
                 json!({"EndpointSpec": {"Affinity": 86_401}}),
                 400,
                 "it should be 1 to 86400",

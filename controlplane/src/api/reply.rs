@@ -78,23 +78,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
-/// The text of a rejection with what a number may be in place of Rust's name for its type.
-fn in_words(text: &str) -> String {
-    let types = [
-        ("u8", u64::from(u8::MAX)),
-        ("u16", u64::from(u16::MAX)),
-        ("u32", u64::from(u32::MAX)),
-        ("u64", u64::MAX),
-        ("usize", u64::MAX),
-    ];
-    types.iter().fold(text.to_owned(), |text, (name, largest)| {
-        text.replace(
-            &format!(", expected {name} "),
-            &format!(", a number from 0 to {largest} is wanted "),
-        )
-    })
-}
-
 /// The parameters of the address, whose faults are told as refusals.
 pub(super) struct Params<T>(pub(super) T);
 
@@ -104,8 +87,24 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let read = Query::<T>::from_request_parts(parts, state).await;
         read.map(|Query(params)| Params(params))
-            .map_err(|rejection| Refusal::invalid(in_words(&rejection.body_text())))
+            .map_err(|rejection| Refusal::invalid(rejection.body_text()))
     }
+}
+
+/// The text of a rejection with what a number may be in place of Rust's name for its type.
+fn in_words(text: &str) -> String {
+    let types = [
+        ("u8", u64::from(u8::MAX)),
+        ("u16", u64::from(u16::MAX)),
+        ("u32", u64::from(u32::MAX)),
+        ("u64", u64::MAX),
+    ];
+    types.iter().fold(text.to_owned(), |text, (name, largest)| {
+        text.replace(
+            &format!(", expected {name} "),
+            &format!(", a number from 0 to {largest} is wanted "),
+        )
+    })
 }
 
 /// Asks the daemon for something that may be refused.
