@@ -1,4 +1,5 @@
-//! Whether the uplink is what it was, and the programs where they were put: told once, and put right where that is possible.
+//! Whether the uplink and the vxlan device are what they were, and the programs where they were put: told once, and put right where that is
+//! possible.
 
 use super::{Command, Daemon};
 use crate::dataplane::Hook;
@@ -71,10 +72,21 @@ pub(super) struct Complaints {
 
 impl Complaints {
     fn add(&mut self, complaint: String) {
-        if self.told.insert(complaint.clone()) {
+        if self.is_new(&complaint) {
             tracing::error!("{complaint}");
         }
-        self.current.insert(complaint);
+    }
+
+    /// The same for what takes nothing but speed.
+    fn add_slow(&mut self, complaint: String) {
+        if self.is_new(&complaint) {
+            tracing::warn!("{complaint}");
+        }
+    }
+
+    fn is_new(&mut self, complaint: &str) -> bool {
+        self.current.insert(complaint.to_owned());
+        self.told.insert(complaint.to_owned())
     }
 
     /// Forgets what is not wrong any more.
@@ -150,17 +162,14 @@ impl Daemon {
     }
 
     fn vxlan_device_seen(&mut self, mended: Result<bool, String>) {
-        let without = match self.encap_device {
-            Some(_) => "nothing reaches other nodes",
-            None => "no receive offload of VXLAN, bulk traffic is slower",
-        };
-        match mended {
-            Ok(false) => {}
-            Ok(true) => tracing::warn!(
-                without,
-                "vxlan device {GRO_DEVICE:?} was not there or not up, and is again"
-            ),
-            Err(error) => self.complaints.add(format!("{without}: {error}")),
+        match (mended, self.encap_device) {
+            (Ok(false), _) => {}
+            (Ok(true), _) => tracing::warn!("vxlan device {GRO_DEVICE:?} was not there or not up, and is again"),
+            (Err(error), Some(_)) => self.complaints.add(format!("nothing reaches other nodes: {error}")),
+            // A vxlan device in another namespace may hold the port, and does as well.
+            (Err(error), None) => self.complaints.add_slow(format!(
+                "no vxlan device of weft's for receive offload, bulk traffic may be slower: {error}"
+            )),
         }
     }
 
